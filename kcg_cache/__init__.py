@@ -1,0 +1,31 @@
+"""A shared cache of PostgreSQL-held parameters that never serves a version which an operator has withdrawn."""
+
+from kcg_cache.api import configure, invalidate_cache, load_active_versions, load_dependencies
+from kcg_cache.cache import SharedCache
+from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
+from kcg_cache.errors import CacheError, ConfigurationError, DatasetError, InvalidateError, SettingsError
+from kcg_cache.receipt import Invalidation
+from kcg_cache.rows import Dependency, VersionRow
+from kcg_cache.settings import Settings
+from kcg_cache.snapshot import Snapshot
+
+__all__ = [
+    "ACTIVE_VERSIONS",
+    "CacheError",
+    "ConfigurationError",
+    "Dataset",
+    "DatasetError",
+    "Dependency",
+    "InvalidateError",
+    "Invalidation",
+    "Settings",
+    "SettingsError",
+    "SharedCache",
+    "Snapshot",
+    "VersionRow",
+    "configure",
+    "invalidate_cache",
+    "load_active_versions",
+    "load_dependencies",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,146 @@
+"""What the scripts are asked and what they answer, typed. No I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from kcg_cache.codec import Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """An oldest acceptable `loaded_at` that the server resolved, and the incarnation whose clock it is on."""
+
+    value: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What `read` asks (PROTOCOL R2)."""
+
+    token: str
+    #: Digest of the rows that the caller holds; None for none.
+    known: str | None = None
+    #: The oldest acceptable rows: True for "none from before this call".
+    now: bool = False
+    #: …or an age in seconds; None for any age.
+    max_age: float | None = None
+    #: The floor that an earlier answer in the same call gave.
+    resolved: Floor | None = None
+    #: `Entry.identity` of an entry that the caller found corrupt.
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A shared entry, as one answer gave it. Not yet believed: digest and signature are the caller's to check."""
+
+    digest: str
+    format: str
+    loaded_at: str
+    load_us: str
+    source: str
+    signature: str
+    incarnation: str
+    #: Seconds since `loaded_at`, on the server's clock, when it answered; never negative.
+    age: float
+    #: Seconds until the TTL (negative past it), and until the end of stale_if_error.
+    fresh: float
+    life: float
+    #: None when the caller holds it: its digest is the one that the caller named.
+    payload: bytes | None
+
+    @property
+    def identity(self) -> str:
+        """What tells this entry from the next one of the same incarnation."""
+        return f"{self.digest}:{self.loaded_at}"
+
+    @property
+    def full_identity(self) -> str:
+        """What tells this entry from every other."""
+        return f"{self.identity}:{self.incarnation}"
+
+    def claim(self, dataset: str) -> Claim:
+        """Give what its signature must vouch for."""
+        return Claim(dataset, self.format, self.source, self.digest, self.loaded_at, self.incarnation)
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """SAME or ROWS: this entry is current."""
+
+    entry: Entry
+    floor: Floor
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A fill lock, as granted: what `publish`, `renew` and `release` are held to (PROTOCOL R3)."""
+
+    token: str
+    granted_at: str
+    incarnation: str
+
+    @property
+    def value(self) -> str:
+        """The lock's value in Redis."""
+        return f"{self.token}|{self.granted_at}|{self.incarnation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """FILL: the lock is the caller's. `fallback` may be served if the load fails (PROTOCOL R15, R16)."""
+
+    grant: Grant
+    fallback: Entry | None
+    floor: Floor
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """WAIT: someone else is filling."""
+
+    lock_left: float
+    last_event: bytes
+    fallback: Entry | None
+    floor: Floor
+    note: str
+
+
+Answer = Current | Fill | Wait
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """PUBLISHED: at which server time (µs), and which database the rows before came from ('' if unknown)."""
+
+    at: int
+    previous_source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What an invalidate's script did; `at` is server time in µs."""
+
+    at: int
+    existed: bool
+    digest: str | None
+    fill_cancelled: bool
+    logged: bool
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is in Redis under the keys of one dataset, for people to look at."""
+
+    at: int
+    incarnation: str
+    entry: Mapping[str, str]
+    entry_ttl_ms: int
+    payload_bytes: int
+    lock: Grant | None
+    lock_ttl_ms: int
+    events: tuple[Mapping[str, str], ...]
+    invalidations: tuple[Mapping[str, str], ...]

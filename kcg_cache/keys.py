@@ -1,0 +1,62 @@
+"""Every key that kcg_cache has in Redis: its name, its type, how long it lives and which script writes it.
+
+All keys of one dataset carry one hash tag, so that every script is single-slot in Redis Cluster. The names never
+change between versions of the library (PROTOCOL, Words): one deletion reaches every version.
+
+==================  ======  ===========================  =========================================================
+key                 type    lives                        written by
+==================  ======  ===========================  =========================================================
+``…:entry``         hash    ``ttl + stale_if_error``     publish; deleted by invalidate
+``…:lock``          string  ``lock_ttl``, renewed        read (grants), renew; deleted by publish, release, invalidate
+``…:events``        stream  one day after the last one   publish, release, invalidate: wakes waiters, no evidence
+``…:invalidations`` stream  for good, capped             invalidate: who, where, why, when
+``…:guard``         none    never exists                 every script deletes it first, see PROTOCOL R2
+==================  ======  ===========================  =========================================================
+"""
+
+import re
+from dataclasses import dataclass
+
+from kcg_cache.errors import ConfigurationError
+
+#: What a namespace or a dataset may be called: no braces (they are the hash tag), no colon (the separator), no glob.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+#: Entries that the events stream keeps, about. It shows recent history and wakes waiters; it proves nothing.
+EVENTS_KEPT = 512
+#: Entries that the stream of invalidations keeps, about: fills cannot push them out.
+INVALIDATIONS_KEPT = 2048
+#: Milliseconds that the events stream outlives its last event.
+EVENTS_TTL_MS = 86_400_000
+
+
+def checked_name(kind: str, name: str) -> str:
+    """Give `name` back, or raise `ConfigurationError` that says what a `kind` ("dataset", …) may be called."""
+    if NAME.fullmatch(name) is None:
+        raise ConfigurationError(
+            f"{kind} {name!r}: allowed are 1 to 100 letters, digits, '_', '.' and '-', the first a letter or digit"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one dataset in one namespace."""
+
+    entry: str
+    lock: str
+    events: str
+    invalidations: str
+    guard: str
+
+    @classmethod
+    def of(cls, namespace: str, dataset: str) -> "Keys":
+        """Name the keys; raise `ConfigurationError` on a name that would not be a safe part of a key."""
+        tag = f"{{{checked_name('namespace', namespace)}:{checked_name('dataset', dataset)}}}"
+        return cls(
+            entry=f"{tag}:entry",
+            lock=f"{tag}:lock",
+            events=f"{tag}:events",
+            invalidations=f"{tag}:invalidations",
+            guard=f"{tag}:guard",
+        )

@@ -1,0 +1,65 @@
+-- Put before every script that decides by incarnation. It defines functions and does nothing.
+
+-- Redis server time in microseconds. Doubles are exact to 2^53, which these reach in the year 2255.
+local function redis_time()
+  local t = redis.call('TIME')
+  return tonumber(t[1]) * 1000000 + tonumber(t[2])
+end
+
+-- Numbers travel as whole decimal text: tostring() would write 1.7e+15.
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+-- A time that someone else wrote: nil unless it is a whole number that a double holds exactly.
+local function time_from(value)
+  if value and string.match(value, '^%d+$') and #value <= 16 then
+    local number = tonumber(value)
+    if number < 9007199254740992 then return number end
+  end
+  return nil
+end
+
+-- run_id and master_replid of this very server. A restart changes the first, a failover the second; each alone can
+-- come back (PROTOCOL, Words). A server that will not tell is an outage, never a constant in their place (R10).
+local function incarnation()
+  local server = redis.pcall('INFO', 'server')
+  local replication = redis.pcall('INFO', 'replication')
+  if type(server) == 'string' and type(replication) == 'string' then
+    local run_id = string.match(server, 'run_id:(%w+)')
+    local replid = string.match(replication, 'master_replid:(%w+)')
+    if run_id and replid then return run_id .. '/' .. replid end
+  end
+  return nil
+end
+
+local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and master_replid: allow this user the INFO command'
+
+-- The holder of a fill lock: token, grant time and incarnation, or nil for a value that is no lock of ours.
+local function parse_lock(value)
+  if type(value) ~= 'string' then return nil end
+  local token, grant, inc = string.match(value, '^(%w+)|(%d+)|([%w/]+)$')
+  grant = time_from(grant)
+  if not grant then return nil end
+  return { token = token, grant = grant, incarnation = inc }
+end
+
+-- Whether the lock is exactly `expected`, and of this incarnation (R3). Compared as strings.
+local function holds(lock_key, expected)
+  local value = redis.pcall('GET', lock_key)
+  local lock = parse_lock(expected)
+  return value == expected and lock ~= nil and lock.incarnation == incarnation()
+end
+
+-- One line for the waiters. The stream is no evidence: when it cannot be written (memory, a foreign type), what the
+-- script decided stands. Returns whether it was written.
+local function tell(events_key, cap, ttl_ms, ...)
+  local added = redis.pcall('XADD', events_key, 'MAXLEN', '~', cap, '*', ...)
+  if type(added) == 'table' and added.err and string.find(tostring(added.err), 'WRONGTYPE', 1, true) then
+    redis.call('DEL', events_key)
+    added = redis.pcall('XADD', events_key, 'MAXLEN', '~', cap, '*', ...)
+  end
+  if type(added) == 'table' and added.err then return false end
+  if tonumber(ttl_ms) > 0 then redis.pcall('PEXPIRE', events_key, ttl_ms) end
+  return true
+end

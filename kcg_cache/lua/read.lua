@@ -1,0 +1,145 @@
+-- Is the caller's copy current, or which rows are, or who loads them? (PROTOCOL R2)
+--
+-- KEYS   entry lock events guard
+-- ARGV   known floor_kind age_us resolved resolved_incarnation token rejected
+--        ttl_ms stale_ms lock_ttl_ms refresh_ms max_payload
+-- REPLY  kind time incarnation floor note grant lock_left_ms last_event
+--        copy digest format loaded_at load_us source signature fresh_ms life_ms payload
+--
+-- known           digest of the rows that the caller holds, '' for none
+-- floor_kind      'any', 'age' (age_us says how old) or 'now' (a forced read): the oldest acceptable loaded_at
+-- resolved        the floor that an earlier answer to this caller gave, with that answer's incarnation; '' for none
+-- token           32 hex digits, the caller's own
+-- rejected        digest:loaded_at of an entry that the caller found corrupt (R14), '' for none
+-- kind            SAME | ROWS | FILL | WAIT
+-- note            why an entry that is there does not count: type, malformed, incarnation, oversized, rejected; or ''
+-- grant           FILL: the lock's grant time
+-- lock_left_ms    WAIT: the lock's remaining life
+-- copy            'same' (the caller's known rows), 'rows' (in payload), or '' for none. With FILL and WAIT it is a
+--                 fallback: rows that may be served if the load fails (R15, R16)
+-- fresh_ms        until the TTL; life_ms until the end of stale_if_error too
+local known, floor_kind, age_us, resolved, resolved_incarnation, token, rejected =
+  ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local ttl_ms, stale_ms, lock_ttl_ms, refresh_ms, max_payload =
+  tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local entry_key, lock_key, events_key, guard_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+
+-- A harmless write, first: a master that is cut off from its replicas refuses it, instead of serving an old entry.
+redis.call('DEL', guard_key)
+
+local time = redis_time()
+local inc = incarnation()
+if not inc then return redis.error_reply(NO_INCARNATION) end
+
+-- After a Redis clock that stepped back, a key would outlive what its writer set: no key lives longer than it would
+-- if it were set now. Returns the remaining life in ms.
+local function bounded_ttl(key, most)
+  local left = redis.call('PTTL', key)
+  if left == -1 or left > most then
+    redis.call('PEXPIRE', key, most)
+    return most
+  end
+  return left
+end
+
+-- The entry, if it counts at all.
+local entry, note = nil, ''
+local fields = redis.pcall('HMGET', entry_key, 'digest', 'format', 'loaded_at', 'load_us', 'source', 'signature', 'incarnation')
+if fields.err then
+  note = 'type'
+elseif fields[1] or fields[3] or fields[7] then
+  local loaded_at = time_from(fields[3])
+  if not (fields[1] and fields[2] and fields[4] and fields[5] and fields[6] and fields[7] and loaded_at) then
+    note = 'malformed'
+  elseif fields[7] ~= inc then
+    note = 'incarnation'
+  else
+    local life = bounded_ttl(entry_key, ttl_ms + stale_ms)
+    entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = life - stale_ms }
+  end
+elseif redis.call('EXISTS', entry_key) == 1 then
+  note = 'malformed'
+end
+
+-- The lock, if it counts: one of another incarnation is absent, or a replicated lock would block everyone (R2).
+local lock = parse_lock(redis.pcall('GET', lock_key))
+if lock and lock.incarnation ~= inc then lock = nil end
+local lock_left = 0
+if lock then lock_left = bounded_ttl(lock_key, lock_ttl_ms) end
+
+-- A clock that stepped back must not make an old entry, or an older fill, look new to a forced read (R2).
+local now = time
+if entry and entry.loaded_at >= now then now = entry.loaded_at + 1 end
+if lock and lock.grant >= now then now = lock.grant + 1 end
+
+-- A floor is resolved once per call, and anew under another incarnation, whose clock is another.
+local floor = 0
+if resolved ~= '' and resolved_incarnation == inc then
+  floor = tonumber(resolved)
+elseif floor_kind == 'now' then
+  floor = now
+elseif floor_kind == 'age' then
+  floor = math.max(0, now - age_us)
+end
+
+-- Which of its rows the caller may have.
+local usable = entry ~= nil and entry.life > 0 and entry.loaded_at >= floor
+if usable and entry.digest .. ':' .. fields[3] == rejected then
+  usable, note = false, 'rejected'
+end
+local same = usable and entry.digest == known
+if usable and not same then
+  local size = redis.call('HSTRLEN', entry_key, 'payload')
+  if size == 0 then
+    usable, note = false, 'malformed'
+  elseif size > max_payload then
+    usable, note = false, 'oversized'
+  end
+end
+local fresh = usable and entry.fresh > 0
+
+local function grant_lock()
+  -- At least the caller's floor, so that the next forced reader can accept this fill (R2).
+  local granted = text(math.max(now, floor))
+  redis.call('SET', lock_key, token .. '|' .. granted .. '|' .. inc, 'PX', lock_ttl_ms)
+  return granted
+end
+
+local kind, grant = nil, ''
+if lock and lock.token == token then
+  -- This caller's own request came twice (a lost reply, a retry): with the original grant time it does not wait for
+  -- itself, and its fill stays as old as it is.
+  kind, grant = 'FILL', text(lock.grant)
+elseif fresh then
+  if refresh_ms > 0 and entry.fresh < refresh_ms and not lock and floor_kind ~= 'now' then
+    kind, grant = 'FILL', grant_lock()
+  else
+    kind = same and 'SAME' or 'ROWS'
+  end
+elseif lock then
+  kind = 'WAIT'
+else
+  kind, grant = 'FILL', grant_lock()
+end
+
+local last_event = ''
+if kind == 'WAIT' then
+  -- From this id on, never from '$': what happens between this answer and the wait is not missed (R11).
+  last_event = '0-0'
+  local newest = redis.pcall('XREVRANGE', events_key, '+', '-', 'COUNT', 1)
+  if not newest.err and newest[1] then last_event = newest[1][1] end
+end
+
+-- A forced read gets no fallback: it asked for rows that are loaded after its call (R15).
+local offered = usable and (kind == 'SAME' or kind == 'ROWS' or floor_kind ~= 'now')
+local copy, payload = '', ''
+if offered then
+  copy = same and 'same' or 'rows'
+  if not same then payload = redis.call('HGET', entry_key, 'payload') end
+end
+return {
+  kind, text(time), inc, text(floor), note, grant, text(lock_left), last_event,
+  copy, offered and fields[1] or '', offered and fields[2] or '', offered and fields[3] or '',
+  offered and fields[4] or '', offered and fields[5] or '', offered and fields[6] or '',
+  offered and text(entry.fresh) or '0', offered and text(entry.life) or '0', payload,
+}

@@ -1,0 +1,171 @@
+"""What a row is: a shared, immutable dict that equals a plain one.
+
+One decoded copy of the rows serves every reader of a process, so nobody may change it. `FrozenDict` and `FrozenList`
+are real dicts and lists (``json``, ``orjson``, ``==``, ``isinstance`` treat them as such) whose mutators raise
+`TypeError` with the remedy. They ``pickle`` into plain dicts and lists, so that rows cross process pools, and
+``copy.deepcopy`` gives a private, mutable, plain copy.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, TypedDict
+
+_REMEDY = (
+    "rows of kcg_cache are shared by every reader of this process and cannot be changed: "
+    "work on copy.deepcopy(row), or set copy_rows=True (KCG_CACHE_COPY_ROWS=1) to be given private copies"
+)
+
+
+def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
+    raise TypeError(_REMEDY)
+
+
+class FrozenDict(dict[str, Any]):
+    """A dict that can be built and read, and never changed."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Take what ``dict`` takes."""
+        new = super().__new__(cls)
+        dict.update(new, *args, **kwargs)
+        return new
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        # All is done in __new__, so that calling __init__ again on a row changes nothing.
+        super().__init__()
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return {key: copy.deepcopy(value, memo) for key, value in self.items()}
+
+
+class FrozenList(list[Any]):
+    """A list that can be built and read, and never changed."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any) -> Self:
+        """Take what ``list`` takes."""
+        new = super().__new__(cls)
+        list.extend(new, *args)
+        return new
+
+    def __init__(self, *_args: Any) -> None:
+        # list.__init__() without arguments would empty a filled list, and the one of the base class is not called:
+        # all is done in __new__, so that calling __init__ again on a row changes nothing.
+        pass
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse
+
+    def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+    def __copy__(self) -> list[Any]:
+        return list(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return [copy.deepcopy(value, memo) for value in self]
+
+
+if TYPE_CHECKING:
+
+    class VersionRow(TypedDict):
+        """One ACTIVE version of an enabled model, as `kcg_cache.load_active_versions` returns it."""
+
+        id: int
+        model_id: str
+        version: str
+        role: str
+        params: dict[str, Any]
+
+else:
+
+    class VersionRow(FrozenDict):
+        """One ACTIVE version of an enabled model: ``id``, ``model_id``, ``version``, ``role``, ``params``."""
+
+        __slots__ = ()
+
+
+class Dependency(NamedTuple):
+    """One edge between models: `model_id` needs the output of `depends_on`, and calls it `input_key`."""
+
+    model_id: str
+    depends_on: str
+    input_key: str
+
+
+def freeze(rows: list[Any], row_type: type[Mapping[str, Any]]) -> tuple[Any, ...]:
+    """Give plain decoded rows as one tuple of immutable ones, each a `row_type` (a `FrozenDict`).
+
+    Containers are filled from the outside in over a stack of our own: how deeply the caller's own calls are nested
+    must not decide whether a row can be read. The plain containers are not kept.
+    """
+    update, set_key = dict.update, dict.__setitem__
+    extend, set_index = list.extend, list.__setitem__
+    new_dict, new_list = dict.__new__, list.__new__
+    frozen = []
+    pending: list[tuple[Any, Any]] = []
+    for row in rows:
+        new_row: Any = new_dict(row_type)  # type: ignore[type-var]
+        update(new_row, row)
+        frozen.append(new_row)
+        pending.append((new_row, row))
+    while pending:
+        target, source = pending.pop()
+        child: Any
+        if type(source) is dict:
+            for key, value in source.items():
+                kind = type(value)
+                if kind is dict:
+                    child = new_dict(FrozenDict)
+                    update(child, value)
+                elif kind is list:
+                    child = new_list(FrozenList)
+                    extend(child, value)
+                else:
+                    continue
+                set_key(target, key, child)
+                pending.append((child, value))
+        else:
+            for index, value in enumerate(source):
+                kind = type(value)
+                if kind is dict:
+                    child = new_dict(FrozenDict)
+                    update(child, value)
+                elif kind is list:
+                    child = new_list(FrozenList)
+                    extend(child, value)
+                else:
+                    continue
+                set_index(target, index, child)
+                pending.append((child, value))
+    return tuple(frozen)
+
+
+def thaw(rows: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
+    """Give private, mutable, plain copies of immutable rows (`Settings.copy_rows`); deep nesting is no matter."""
+    plain: list[dict[str, Any]] = [dict(row) for row in rows]
+    pending: list[Any] = list(plain)
+    while pending:
+        target = pending.pop()
+        for key, value in target.items() if type(target) is dict else enumerate(target):
+            if isinstance(value, dict):
+                child: Any = dict(value)
+            elif isinstance(value, list):
+                child = list(value)
+            else:
+                continue
+            # Replacing the value of a key that is there changes no dict's size: the loop may go on.
+            target[key] = child
+            pending.append(child)
+    return tuple(plain)

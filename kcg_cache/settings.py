@@ -1,0 +1,221 @@
+"""`Settings`: every setting, its default, its environment variable and what it may be."""
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from kcg_cache import keys
+from kcg_cache.errors import ConfigurationError, SettingsError
+
+#: The longest read lease, in seconds, and a constant of the protocol (PROTOCOL R7): every invalidate waits it out,
+#: whoever the readers are. A value that readers and operators negotiate was lost by eviction, failover and absence.
+LEASE_MAX = 1.0
+#: What `invalidate` waits from the receipt of its reply: the longest lease, with 2 % for clocks that run apart by 1 %.
+INVALIDATE_WAIT = LEASE_MAX * 1.02
+
+PREFIX = "KCG_CACHE_"
+_TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
+_DAY = 86_400.0
+_URL_SCHEMES = ("redis", "rediss", "unix")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How one cache behaves. Times are seconds. A wrong value raises `SettingsError`.
+
+    Built from arguments, or by `from_env` from ``KCG_CACHE_*`` variables with arguments on top.
+    """
+
+    #: Where Redis or Valkey is: ``redis://``, ``rediss://`` or ``unix://``.
+    redis_url: str = dataclasses.field(default="redis://127.0.0.1:6379/0", repr=False)
+    #: The first part of every key: one fleet, one namespace.
+    namespace: str = "kcg"
+    #: How long an entry is fresh.
+    ttl: float = 300.0
+    #: How long a process answers from its near copy without asking; 0 asks on every read (PROTOCOL R6).
+    lease: float = 1.0
+    #: How long the fill lock outlives its holder; it is renewed while the holder lives (PROTOCOL R11).
+    lock_ttl: float = 3.0
+    #: How long a reader waits for another's fill before it loads for itself; at least 2 × `lock_ttl` (PROTOCOL R11).
+    wait_timeout: float = 10.0
+    #: The longest that one Redis call may take.
+    redis_timeout: float = 0.5
+    #: How long Redis is left alone after it failed (PROTOCOL R8).
+    breaker_window: float = 2.0
+    #: Reload when less than this part of the TTL is left; 0 is off (PROTOCOL R16).
+    refresh_ahead: float = 0.0
+    #: For how long past its TTL an entry may be served when the load fails; 0 is off (PROTOCOL R15).
+    stale_if_error: float = 0.0
+    #: Keys that sign and check entries: the first signs, all are accepted. 16 to 64 bytes each; none is off.
+    signing_keys: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
+    #: The largest payload, in bytes, that is shared (PROTOCOL R14).
+    max_payload: int = 32 * 1024 * 1024
+    #: "shared", or "bypass": every read from the database, no rows written to Redis (the off switch).
+    mode: Literal["shared", "bypass"] = "shared"
+    #: Give every read private, mutable, plain rows: slower, for a first release.
+    copy_rows: bool = False
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _CHECKS[field.name](field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        if self.wait_timeout < 2 * self.lock_ttl:
+            raise _wrong(
+                "wait_timeout",
+                self.wait_timeout,
+                f"at least 2 × lock_ttl ({2 * self.lock_ttl:g} s): a killed filler is else answered by a stampede",
+            )
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Self:
+        """Read ``KCG_CACHE_*`` from `environ` (`os.environ`), let `arguments` win, and check it all.
+
+        A ``KCG_CACHE_`` variable of an unknown name is an error too: a misspelt setting would else do nothing.
+        """
+        environ = os.environ if environ is None else environ
+        names = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(arguments) - names)
+        if unknown:
+            raise SettingsError(f"no setting is called {', '.join(map(repr, unknown))}; there are: {_names(names)}")
+        values: dict[str, Any] = {}
+        for variable, text in environ.items():
+            if not variable.startswith(PREFIX):
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in names:
+                known = _names({variable_of(name) for name in names})
+                raise SettingsError(f"{variable} is no setting of kcg_cache; there are: {known}")
+            values[name] = text
+        return cls(**(values | arguments))
+
+    def replace(self, **changes: Any) -> Self:
+        """Give the same settings with some changed, checked again."""
+        return dataclasses.replace(self, **changes)
+
+
+def variable_of(name: str) -> str:
+    """Name the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def without_password(url: str) -> str:
+    """Give a URL that may be shown: its password, if there is one, is replaced; so is every query value."""
+    return re.sub(r"(?<==)[^&#]*", "***", re.sub(r"(?<=:)[^:@/]*(?=@)", "***", url, count=1))
+
+
+def _names(names: set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _wrong(name: str, value: object, allowed: str) -> SettingsError:
+    return SettingsError(f"{variable_of(name)} ({name}) is {value!r}; allowed: {allowed}")
+
+
+def _seconds(low: float, high: float, extra: str = "") -> Callable[[str, Any], float]:
+    def check(name: str, value: Any) -> float:
+        allowed = f"seconds, {low:g} to {high:g}{extra}"
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise _wrong(name, value, allowed)
+        try:
+            number = float(value)
+        except ValueError:
+            raise _wrong(name, value, allowed) from None
+        if not math.isfinite(number) or not low <= number <= high:
+            raise _wrong(name, value, allowed)
+        return number
+
+    return check
+
+
+def _fraction(name: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < 1:
+        raise _wrong(name, value, "a part of the TTL, 0 (off) to below 1")
+    return number
+
+
+def _bytes(name: str, value: Any) -> int:
+    try:
+        number = -1 if isinstance(value, (bool, float)) else int(value)
+    except (TypeError, ValueError):
+        number = -1
+    if not 1 <= number <= 512 * 1024 * 1024:
+        raise _wrong(name, value, "bytes, 1 to 536870912 (a Redis value holds no more)")
+    return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    text = str(value).strip().lower()
+    if isinstance(value, bool) or text in _TRUE or text in _FALSE:
+        return text in _TRUE
+    raise _wrong(name, value, "1, true, yes, on, or 0, false, no, off")
+
+
+def _mode(name: str, value: Any) -> str:
+    if value not in ("shared", "bypass"):
+        raise _wrong(name, value, "'shared' or 'bypass'")
+    return str(value)
+
+
+def _namespace(name: str, value: Any) -> str:
+    try:
+        return keys.checked_name("namespace", value)
+    except ConfigurationError as error:
+        raise _wrong(name, value, str(error).partition("allowed are ")[2]) from None
+
+
+def _url(name: str, value: Any) -> str:
+    allowed = "redis://[user:password@]host[:port][/db], the same with rediss://, or unix:///path"
+    if not isinstance(value, str):
+        raise _wrong(name, value, allowed)
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises on a port that is no number
+    except ValueError:
+        raise _wrong(name, without_password(value), allowed) from None
+    if parts.scheme not in _URL_SCHEMES:
+        raise _wrong(name, without_password(value), allowed)
+    return value
+
+
+def _keys(name: str, value: Any) -> tuple[bytes, ...]:
+    allowed = "keys of 16 to 64 bytes, separated by commas in the environment"
+    if isinstance(value, str):
+        parts: list[Any] = [part.strip() for part in value.split(",") if part.strip()]
+    elif isinstance(value, (tuple, list)):
+        parts = list(value)
+    else:
+        raise _wrong(name, "<not shown>", allowed)
+    found = []
+    for part in parts:
+        key = part.encode() if isinstance(part, str) else part
+        if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
+            raise _wrong(name, "<not shown>", allowed)
+        found.append(key)
+    return tuple(found)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "redis_url": _url,
+    "namespace": _namespace,
+    "ttl": _seconds(0.01, 30 * _DAY),
+    "lease": _seconds(0.0, LEASE_MAX, f" (the protocol's constant: every invalidate waits {INVALIDATE_WAIT:g} s)"),
+    "lock_ttl": _seconds(0.05, 3600.0),
+    "wait_timeout": _seconds(0.1, _DAY),
+    "redis_timeout": _seconds(0.005, 60.0),
+    "breaker_window": _seconds(0.0, 3600.0),
+    "refresh_ahead": _fraction,
+    "stale_if_error": _seconds(0.0, 30 * _DAY),
+    "signing_keys": _keys,
+    "max_payload": _bytes,
+    "mode": _mode,
+    "copy_rows": _flag,
+}

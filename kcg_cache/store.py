@@ -1,0 +1,425 @@
+"""The only import of redis: bytes in, typed outcomes out.
+
+Every call is one script (PROTOCOL R1), bounded by the client's timeouts, and every error of the driver leaves here as
+one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
+"""
+
+import inspect
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
+from redis.retry import Retry
+
+from kcg_cache import keys, lua
+from kcg_cache.answers import (
+    Answer,
+    Current,
+    Deleted,
+    Entry,
+    Fill,
+    Floor,
+    Grant,
+    Published,
+    Question,
+    State,
+    Wait,
+)
+from kcg_cache.codec import Payload
+from kcg_cache.errors import (
+    ConfigurationError,
+    StoreError,
+    StoreNotReady,
+    StoreRefused,
+    StoreReplyError,
+    StoreUnreachable,
+)
+from kcg_cache.settings import Settings, without_password
+
+# --- the client -----------------------------------------------------------------------------------------------------
+
+
+def connect(url: str, timeout: float) -> "redis.Redis":
+    """Make a client whose every call is bounded by `timeout` seconds and is not retried behind our back.
+
+    Raises `ConfigurationError` for a URL that redis-py does not read.
+    """
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"redis_url {without_password(url)!r} cannot be used: {error}") from error
+
+
+def _checked_client(client: Any) -> Any:
+    if isinstance(client, (redis.asyncio.Redis, redis.asyncio.RedisCluster)) or inspect.iscoroutinefunction(
+        getattr(client, "execute_command", None)
+    ):
+        raise ConfigurationError(
+            f"{type(client).__module__}.{type(client).__name__} is an asyncio client: give a sync one, or a URL"
+        )
+    if not callable(getattr(client, "execute_command", None)):
+        raise ConfigurationError(f"{client!r} is no redis client: give a redis.Redis, or a URL")
+    return client
+
+
+def _bound_of(client: Any) -> float | None:
+    """Give the longest that one call of a client may take, in seconds; None for no bound, 0 where no socket is."""
+    if getattr(client, "kcg_cache_in_process", False):  # set by kcg_cache.testing
+        return 0.0
+    pool = getattr(client, "connection_pool", None)
+    kwargs = getattr(pool, "connection_kwargs", None)
+    if kwargs is None:  # a cluster client keeps them elsewhere
+        kwargs = getattr(getattr(client, "nodes_manager", None), "connection_kwargs", None)
+    if not isinstance(kwargs, Mapping):
+        return None
+    timeout = kwargs.get("socket_timeout", 5.0)
+    connect_timeout = kwargs.get("socket_connect_timeout", timeout)
+    if timeout is None or connect_timeout is None:
+        return None
+    retry = kwargs.get("retry") or getattr(client, "retry", None)
+    tries = 1 + (retry.get_retries() if retry is not None else 0)
+    return max(float(timeout), float(connect_timeout)) * tries
+
+
+class ClientTimeoutWarning(UserWarning):
+    """A client was passed whose timeouts or retries let a call take longer than redis_timeout."""
+
+
+# --- errors, mapped at this one edge --------------------------------------------------------------------------------
+
+_Mapped = tuple[type[StoreError], str]
+_R = redis.exceptions
+
+#: Every exception of redis-py, and what it is here. A test fails when redis-py grows one that is not listed.
+MAPPED: dict[type[Exception], _Mapped] = {
+    _R.TimeoutError: (StoreUnreachable, "timeout"),
+    _R.ConnectionError: (StoreUnreachable, "connection"),
+    _R.MaxConnectionsError: (StoreUnreachable, "pool"),
+    _R.ChildDeadlockedError: (StoreUnreachable, "pool"),
+    _R.BusyLoadingError: (StoreNotReady, "loading"),
+    _R.ReadOnlyError: (StoreNotReady, "readonly"),
+    _R.MasterDownError: (StoreNotReady, "readonly"),
+    _R.ClusterError: (StoreNotReady, "cluster"),
+    _R.ClusterDownError: (StoreNotReady, "cluster"),
+    _R.RedisClusterException: (StoreNotReady, "cluster"),
+    _R.SlotNotCoveredError: (StoreNotReady, "cluster"),
+    _R.AskError: (StoreNotReady, "cluster"),
+    _R.MovedError: (StoreNotReady, "cluster"),
+    _R.TryAgainError: (StoreNotReady, "cluster"),
+    _R.AuthenticationError: (StoreRefused, "denied"),
+    _R.AuthorizationError: (StoreRefused, "denied"),
+    _R.AuthenticationWrongNumberOfArgsError: (StoreRefused, "denied"),
+    _R.ExternalAuthProviderError: (StoreRefused, "denied"),
+    _R.NoPermissionError: (StoreRefused, "denied"),
+    _R.OutOfMemoryError: (StoreRefused, "memory"),
+    _R.RedisError: (StoreReplyError, "reply"),
+    _R.ResponseError: (StoreReplyError, "reply"),
+    _R.InvalidResponse: (StoreReplyError, "reply"),
+    _R.DataError: (StoreReplyError, "reply"),
+    _R.NoScriptError: (StoreReplyError, "reply"),
+    _R.ExecAbortError: (StoreReplyError, "reply"),
+    _R.ModuleError: (StoreReplyError, "reply"),
+    _R.ClusterCrossSlotError: (StoreReplyError, "reply"),
+    _R.CrossSlotTransactionError: (StoreReplyError, "reply"),
+    _R.InvalidPipelineStack: (StoreReplyError, "reply"),
+    _R.PubSubError: (StoreReplyError, "reply"),
+    _R.WatchError: (StoreReplyError, "reply"),
+    _R.LockError: (StoreReplyError, "reply"),
+    _R.LockNotOwnedError: (StoreReplyError, "reply"),
+}
+
+#: By redis-py's release: names that older supported ones do not have.
+for _name, _mapped in {
+    "NoSuchFieldsetError": (StoreReplyError, "reply"),
+    "IncorrectPolicyType": (StoreReplyError, "reply"),
+}.items():
+    if hasattr(_R, _name):
+        MAPPED[getattr(_R, _name)] = _mapped
+
+#: What the server says within an error's text, most telling first. Inside a script's error redis-py sees only "ERR" or
+#: "ResponseError", and older servers put the code in the middle of the sentence.
+_CODES: tuple[tuple[str, _Mapped], ...] = (
+    ("KCGINCARNATION", (StoreRefused, "incarnation")),
+    ("NOREPLICAS", (StoreNotReady, "replicas")),
+    ("READONLY", (StoreNotReady, "readonly")),
+    ("MISCONF", (StoreNotReady, "readonly")),
+    ("MASTERDOWN", (StoreNotReady, "readonly")),
+    ("LOADING", (StoreNotReady, "loading")),
+    ("BUSY", (StoreNotReady, "loading")),
+    ("CLUSTERDOWN", (StoreNotReady, "cluster")),
+    ("TRYAGAIN", (StoreNotReady, "cluster")),
+    ("NOPERM", (StoreRefused, "denied")),
+    ("NOAUTH", (StoreRefused, "denied")),
+    ("WRONGPASS", (StoreRefused, "denied")),
+    ("OOM", (StoreRefused, "memory")),
+)
+_CODE = re.compile(r"(?<![A-Za-z])(" + "|".join(code for code, _ in _CODES) + r")(?![A-Za-z])")
+_BY_CODE = dict(_CODES)
+
+_DRIVER_ERRORS: tuple[type[Exception], ...] = (
+    *(error for error in MAPPED if error.__mro__[1] in (Exception, ValueError)),
+    OSError,
+)
+
+_ADVICE = {
+    "timeout": "no answer in time",
+    "connection": "not reachable",
+    "pool": "no free connection in the client's pool",
+    "denied": "the user's password or rights do not suffice",
+    "memory": "over maxmemory, and nothing may be evicted: raise maxmemory or set an eviction policy",
+    "incarnation": "the user may not run INFO, which tells which server this is: allow it",
+    "replicas": "too few replicas are connected (min-replicas-to-write)",
+    "readonly": "it does not accept writes: a replica, a failover under way, or a failed disk",
+    "loading": "it is busy loading or running a script",
+    "cluster": "the cluster does not serve the key now",
+    "reply": "an answer that was not expected",
+}
+
+
+def mapped(error: BaseException) -> StoreError:
+    """Give the driver's error as ours."""
+    kind, symptom = next(
+        (MAPPED[cls] for cls in type(error).__mro__ if cls in MAPPED), (StoreUnreachable, "connection")
+    )
+    if symptom in ("reply", "connection"):
+        code = _CODE.search(str(error))
+        if code is not None:
+            kind, symptom = _BY_CODE[code[1]]
+    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error})", symptom=symptom)
+
+
+# --- the store ------------------------------------------------------------------------------------------------------
+
+
+class Store:
+    """The scripts of one dataset on one server. Every method raises `StoreError`, and nothing else of the driver's."""
+
+    def __init__(self, client_or_url: Any, dataset: str, settings: Settings) -> None:
+        self.keys = keys.Keys.of(settings.namespace, dataset)
+        self._settings = settings
+        if isinstance(client_or_url, str):
+            Settings(redis_url=client_or_url)  # says what a URL may be
+            self._client: Any = connect(client_or_url, settings.redis_timeout)
+        else:
+            self._client = _checked_client(client_or_url)
+        self._bound = _bound_of(self._client)
+        if self._bound is None or self._bound > settings.redis_timeout * 1.001:
+            bound = "has no timeout" if self._bound is None else f"may take {self._bound:g} s for one call"
+            warnings.warn(
+                f"the Redis client given to kcg_cache {bound}, more than redis_timeout={settings.redis_timeout:g} s: "
+                "a hung Redis holds a read up for that long. Give a URL, or a client with socket_timeout, "
+                "socket_connect_timeout and retry=Retry(NoBackoff(), 0)",
+                ClientTimeoutWarning,
+                stacklevel=4,
+            )
+        self._fixed = {
+            "ttl_ms": _ms(settings.ttl),
+            "stale_ms": _ms(settings.stale_if_error),
+            "lock_ttl_ms": _ms(settings.lock_ttl),
+            "refresh_ms": int(settings.ttl * settings.refresh_ahead * 1000),
+            "max_payload": settings.max_payload,
+        }
+
+    def read(self, question: Question) -> Answer:
+        """Ask whether the caller's copy is current, and what to do if not (PROTOCOL R2)."""
+        resolved = question.resolved
+        reply = self._run(
+            "read",
+            {
+                "known": question.known or "",
+                "floor_kind": "now" if question.now else "any" if question.max_age is None else "age",
+                "age_us": 0 if question.max_age is None else int(question.max_age * 1e6),
+                "resolved": resolved.value if resolved else "",
+                "resolved_incarnation": resolved.incarnation if resolved else "",
+                "token": question.token,
+                "rejected": question.rejected or "",
+                **self._fixed,
+            },
+        )
+        incarnation = _text(reply["incarnation"])
+        floor = Floor(_text(reply["floor"]), incarnation)
+        note = _text(reply["note"])
+        entry = _entry(reply, incarnation) if reply["copy"] else None
+        match reply["kind"]:
+            case b"SAME" | b"ROWS" if entry is not None:
+                return Current(entry, floor, note)
+            case b"FILL":
+                return Fill(Grant(question.token, _text(reply["grant"]), incarnation), entry, floor, note)
+            case b"WAIT":
+                return Wait(int(reply["lock_left_ms"]) / 1000, reply["last_event"], entry, floor, note)
+        raise StoreReplyError(f"read.lua gave {reply['kind']!r}", symptom="reply")
+
+    def await_event(self, after: bytes, seconds: float) -> None:
+        """Return when the events stream has more than `after`, or after about `seconds` (PROTOCOL R11).
+
+        It ends before half of any timeout that the client has.
+        """
+        longest = self._settings.redis_timeout / 2
+        if self._bound:
+            longest = min(longest, self._bound / 2)
+        block = max(1, int(min(seconds, longest) * 1000))
+        self._call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", self.keys.events, after)
+
+    def publish(
+        self, grant: Grant, payload: Payload, *, load_us: int, source: str, signature: str, by: str
+    ) -> Published | None:
+        """Store what the holder of the lock loaded; None is REJECTED (PROTOCOL R3)."""
+        reply = self._run(
+            "publish",
+            {
+                "expected": grant.value,
+                "digest": payload.digest,
+                "format": payload.format,
+                "load_us": load_us,
+                "source": source,
+                "signature": signature,
+                "ttl_ms": self._fixed["ttl_ms"] + self._fixed["stale_ms"],
+                "by": by,
+                "events_cap": keys.EVENTS_KEPT,
+                "events_ttl_ms": keys.EVENTS_TTL_MS,
+                "payload": payload.data,
+            },
+        )
+        if reply["status"] != b"PUBLISHED":
+            return None
+        return Published(int(reply["time"]), _text(reply["previous_source"]))
+
+    def renew(self, grant: Grant) -> bool:
+        """Keep the lock for another `lock_ttl`; False when it is lost (PROTOCOL R3)."""
+        reply = self._run("renew", {"expected": grant.value, "lock_ttl_ms": self._fixed["lock_ttl_ms"]})
+        return bool(reply["status"] == b"RENEWED")
+
+    def release(self, grant: Grant, reason: str, *, by: str) -> bool:
+        """Give the lock back and wake the waiters; False when it was lost (PROTOCOL R11)."""
+        reply = self._run(
+            "release",
+            {
+                "expected": grant.value,
+                "reason": reason,
+                "by": by,
+                "events_cap": keys.EVENTS_KEPT,
+                "events_ttl_ms": keys.EVENTS_TTL_MS,
+            },
+        )
+        return bool(reply["status"] == b"RELEASED")
+
+    def invalidate(self, *, who: str, host: str, reason: str) -> Deleted:
+        """Delete entry and lock together, then log it (PROTOCOL R3, R7)."""
+        reply = self._run(
+            "invalidate",
+            {
+                "who": who,
+                "host": host,
+                "reason": reason,
+                "events_cap": keys.EVENTS_KEPT,
+                "events_ttl_ms": keys.EVENTS_TTL_MS,
+                "invalidations_cap": keys.INVALIDATIONS_KEPT,
+            },
+        )
+        return Deleted(
+            at=int(reply["time"]),
+            existed=reply["existed"] == b"1",
+            digest=_text(reply["digest"]) or None,
+            fill_cancelled=reply["fill_cancelled"] == b"1",
+            logged=reply["logged"] == b"1",
+        )
+
+    def inspect(self, events: int) -> State:
+        """Look at what is there; the newest `events` of each stream."""
+        reply = self._run("inspect", {"count": events})
+        lock = _text(reply["lock"]).split("|")
+        return State(
+            at=int(reply["time"]),
+            incarnation=_text(reply["incarnation"]),
+            entry=_pairs(reply["entry"]),
+            entry_ttl_ms=int(reply["entry_ttl_ms"]),
+            payload_bytes=int(reply["payload_bytes"]),
+            lock=Grant(*lock) if len(lock) == 3 else None,
+            lock_ttl_ms=int(reply["lock_ttl_ms"]),
+            events=tuple(_pairs(fields) for _, fields in reply["events"]),
+            invalidations=tuple(_pairs(fields) for _, fields in reply["invalidations"]),
+        )
+
+    def server(self) -> dict[str, str]:
+        """Give what INFO says of the server, memory, replication and clients, as text."""
+        raw: Any = {}
+        for section in ("server", "memory", "replication", "clients"):
+            answer = self._call("INFO", section)
+            text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
+            raw |= dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return {name: value.strip() for name, value in raw.items()}
+
+    def close(self) -> None:
+        """Close the client's connections; it opens new ones when it is used again."""
+        close = getattr(self._client, "close", None)
+        if callable(close):
+            close()
+
+    def _run(self, name: str, values: Mapping[str, str | bytes | int]) -> dict[str, Any]:
+        script = lua.load(name)
+        arguments = script.arguments(self.keys, values)
+        count = len(script.keys)
+        try:
+            return script.reply(self._call("EVALSHA", script.sha, count, *arguments))
+        except StoreReplyError as error:
+            if not isinstance(error.__cause__, _R.NoScriptError):
+                raise
+        # Not run, for the server does not have it (a restart, SCRIPT FLUSH): send the text, which it keeps.
+        return script.reply(self._call("EVAL", script.text, count, *arguments))
+
+    def _call(self, *command: Any) -> Any:
+        """Send one command; NEVER_DECODE keeps payloads bytes on a client that decodes.
+
+        A connection that was closed under us is tried once more: every script may run twice (a token that holds the
+        lock is granted it again; deletions are idempotent; a publish that ran is then rejected, and read back).
+        """
+        for last in (False, True):
+            try:
+                return self._client.execute_command(*command, **{NEVER_DECODE: True})
+            except _DRIVER_ERRORS as error:
+                ours = mapped(error)
+                if last or ours.symptom != "connection":
+                    raise ours from error
+        raise AssertionError
+
+
+def _entry(reply: Mapping[str, Any], incarnation: str) -> Entry:
+    loaded_at = _text(reply["loaded_at"])
+    return Entry(
+        digest=_text(reply["digest"]),
+        format=_text(reply["format"]),
+        loaded_at=loaded_at,
+        load_us=_text(reply["load_us"]),
+        source=_text(reply["source"]),
+        signature=_text(reply["signature"]),
+        incarnation=incarnation,
+        age=max(0, int(reply["time"]) - int(loaded_at)) / 1e6,
+        fresh=int(reply["fresh_ms"]) / 1000,
+        life=int(reply["life_ms"]) / 1000,
+        payload=reply["payload"] if reply["copy"] == b"rows" else None,
+    )
+
+
+def _pairs(flat: list[bytes]) -> dict[str, str]:
+    texts = [_text(part) for part in flat]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _text(raw: bytes) -> str:
+    # What someone else wrote may be no UTF-8; it must come back as the same bytes, or it would not match its own.
+    return raw.decode(errors="surrogateescape")
+
+
+def _ms(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

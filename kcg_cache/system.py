@@ -1,0 +1,54 @@
+"""The doors to the host: its clock, its randomness, and who and where this process is.
+
+Everything that decides something asks through a `System`, so that a test owns time and chance.
+"""
+
+import functools
+import getpass
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+# CLOCK_BOOTTIME where it exists: it goes on while the host sleeps, so a suspended host wakes without a lease (R6).
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class System:
+    """The real host. `now` is in seconds on a clock that never steps, whose zero means nothing."""
+
+    #: Called on every covered read: a C function with its argument bound, which asks the vDSO and makes no system call.
+    now: Callable[[], float] = staticmethod(functools.partial(time.clock_gettime, _CLOCK))
+
+    def sleep(self, seconds: float) -> None:
+        """Return when at least `seconds` have passed on `now`."""
+        until = self.now() + seconds
+        while (left := until - self.now()) > 0:
+            time.sleep(left)
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Wait for `event`, at most `seconds`; tell whether it is set."""
+        return event.wait(seconds)
+
+    def token(self) -> str:
+        """Give 128 random bits as hex: nobody else's, after a fork and on every host."""
+        return os.urandom(16).hex()
+
+    def user(self) -> str:
+        """Name the account that this process runs under."""
+        try:
+            return getpass.getuser()
+        except (KeyError, OSError):  # no such entry in the account database, as in many containers
+            return f"uid {os.getuid()}"
+
+    def host(self) -> str:
+        """Name this host."""
+        return socket.gethostname()
+
+    def pid(self) -> int:
+        """Give this process's number."""
+        return os.getpid()
+
+
+SYSTEM = System()
