@@ -1,11 +1,13 @@
 """The only import of psycopg2: whose transaction is this, may its rows be shared, and queries on it."""
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2
 from psycopg2 import extensions
 
 from kcg_cache import queries
@@ -128,3 +130,33 @@ def fetch(conn: Any, sql: str) -> list[dict[str, Any]]:
         ]
     finally:
         cursor.close()
+
+
+#: What a connection raises: for programs that tell their user which side failed.
+ERRORS: tuple[type[Exception], ...] = (psycopg2.Error,)
+#: Seconds that `connect` tries one address of a server for, unless the caller or the environment names others.
+CONNECT_TIMEOUT = 5
+
+
+@contextlib.contextmanager
+def connect(dsn: str = "") -> Iterator[Any]:
+    """Open a connection for a program of ours and close it; an empty `dsn` leaves all to libpq's environment.
+
+    Raises one of `ERRORS`, and `ConfigurationError` for what is no connection string. That is not shown: what
+    stands in the wrong place of it may be the password.
+    """
+    try:
+        given = extensions.parse_dsn(dsn)
+    except psycopg2.Error:
+        given = None
+    # A bare '@' in a URL's password makes the rest of the password part of the host, which errors name.
+    if given is None or "@" in given.get("host", "")[1:]:
+        raise ConfigurationError(
+            "the connection string is none that libpq reads: give keyword=value pairs or postgresql://…, "
+            "with special characters of a password quoted (it is not shown, as it may hold one)"
+        )
+    ours: dict[str, Any] = {"fallback_application_name": "kcg-cache"}
+    if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
+        ours["connect_timeout"] = CONNECT_TIMEOUT
+    with contextlib.closing(psycopg2.connect(dsn, **ours)) as connection:
+        yield connection

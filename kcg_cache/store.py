@@ -353,12 +353,11 @@ class Store:
 
     def server(self) -> dict[str, str]:
         """Give what INFO says of the server, memory, replication and clients, as text."""
-        raw: Any = {}
+        facts: dict[str, str] = {}
         for section in ("server", "memory", "replication", "clients"):
-            answer = self._call("INFO", section)
-            text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
-            raw |= dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-        return {name: value.strip() for name, value in raw.items()}
+            # The client parses INFO into a dict by itself.
+            facts |= {str(name): str(value) for name, value in self._call("INFO", section).items()}
+        return facts
 
     def close(self) -> None:
         """Close the client's connections; it opens new ones when it is used again."""

@@ -57,7 +57,7 @@ def adapt(client: Any) -> Any:
 
     Raises `ConfigurationError` for anything that is not one.
     """
-    if not isinstance(client, redis.Redis) or _server_of(client) is None:
+    if not isinstance(client, redis.Redis) or server_of(client) is None:
         raise ConfigurationError(f"{client!r} is no sync client of fakeredis: give fakeredis.FakeRedis()")
     _register_info()
     client.connection_pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
@@ -73,14 +73,15 @@ def fake_redis(**arguments: Any) -> Any:
 
 def restart(client: Any, *, failover: bool = False) -> None:
     """Give the client's fake server a new incarnation and its old data: a restart from a file, or a failover (R10)."""
-    server = _server_of(client)
+    server = server_of(client)
     if server is None:
         raise ConfigurationError(f"{client!r} is no client of fakeredis")
     ids = _ids_of(server)
     ids["master_replid" if failover else "run_id"] = _fresh_id()
 
 
-def _server_of(client: Any) -> fakeredis.FakeServer | None:
+def server_of(client: Any) -> fakeredis.FakeServer | None:
+    """Give the fake server behind a client; None for a client that is none of fakeredis's."""
     pool = getattr(client, "connection_pool", None)
     if pool is None or not hasattr(pool, "connection_kwargs"):
         return None

@@ -1,0 +1,915 @@
+"""The way of one read, and the promise, on fakeredis and on a real server: workers are caches with near copies of their own."""
+
+import contextlib
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from kcg_cache import ConfigurationError, DatasetError, InvalidateError, Settings, SharedCache
+from kcg_cache.answers import Fill, Question
+from kcg_cache.cache import _Permit
+from kcg_cache.settings import INVALIDATE_WAIT
+from kcg_cache.system import SYSTEM
+from tests.conftest import Backend
+from tests.doubles import EagerSystem, once, version_of
+
+# --- sharing --------------------------------------------------------------------------------------------------------
+
+
+def test_one_load_serves_every_worker(backend: Backend) -> None:
+    """The first reads the database, the second the shared entry, and both their near copies after that."""
+    first, second = backend.worker(), backend.worker()
+    assert [first.read(None).source, second.read(None).source] == ["database", "redis"]
+    assert [first.read(None).source, second.read(None).source] == ["near", "near"]
+    assert backend.source.loads == 1
+
+
+def test_everyone_gets_equal_rows_the_loader_too(backend: Backend) -> None:
+    """Cold rows, warm rows and near rows are decoded from the same payload."""
+    first, second = backend.worker(), backend.worker()
+    cold, warm, near = first.read(None), second.read(None), second.read(None)
+    assert cold.rows == warm.rows == near.rows == ({"version": 1, "nested": {"list": [1, {"x": "가"}]}},)
+    assert cold.digest == warm.digest == near.digest
+    assert cold.loaded_at_us == warm.loaded_at_us is not None
+    assert type(cold.rows[0]) is type(warm.rows[0])
+
+
+def test_covered_reads_return_the_very_same_snapshot_and_rows(backend: Backend) -> None:
+    """Nothing is copied or built (step 2)."""
+    worker = backend.worker()
+    worker.read(None)
+    assert worker.read(None) is worker.read(None)
+    assert worker.read(None).rows is worker.read(None).rows
+
+
+def test_a_lapsed_lease_is_renewed_without_the_payload(backend: Backend) -> None:
+    """SAME: the same rows, no load."""
+    worker = backend.worker()
+    rows = worker.read(None).rows
+    backend.system.tick(1.0)
+    again = worker.read(None)
+    assert again.source == "redis"
+    assert again.rows is rows
+    assert worker.metrics["lease_renewals"] == 1
+    assert worker.read(None).source == "near"
+
+
+def test_lease_zero_asks_on_every_read(backend: Backend) -> None:
+    """And still loads once."""
+    worker = backend.worker(lease=0)
+    assert [worker.read(None).source for _ in range(3)] == ["database", "redis", "redis"]
+    assert backend.source.loads == 1
+
+
+def test_age_counts_on_while_a_snapshot_is_held(backend: Backend) -> None:
+    """It is computed on access, from the moment that the load began."""
+    worker = backend.worker()
+    snapshot = worker.read(None)
+    before = snapshot.age
+    backend.system.tick(5)
+    assert snapshot.age == pytest.approx(before + 5)
+    assert snapshot.loaded_at is not None
+
+
+def test_an_empty_result_is_cached_like_any_other(backend: Backend) -> None:
+    """No rows are rows."""
+    backend.source.load = lambda _conn: []  # type: ignore[method-assign]
+    first, second = backend.worker(), backend.worker()
+    assert first.read(None).rows == ()
+    assert second.read(None).source == "redis"
+
+
+def test_two_datasets_do_not_disturb_each_other(backend: Backend) -> None:
+    """Each has keys of its own."""
+    one = backend.worker()
+    other = backend.worker(backend.source.dataset("others"))
+    one.read(None)
+    assert other.read(None).source == "database"
+    other.invalidate(wait=False)
+    assert backend.worker().read(None).source == "redis"
+
+
+def test_max_age_is_held_against_near_copy_and_entry(backend: Backend) -> None:
+    """Too old in the near copy asks Redis; too old there loads."""
+    first, second = backend.worker(), backend.worker()
+    first.read(None)
+    second.read(None)
+    backend.system.tick(0.9)
+    assert second.read(None, max_age=5).source == "near"
+    assert second.read(None, max_age=0.5).source == "redis"  # the server's clock did not tick: it is young there
+    assert second.read(None, max_age=0).source == "database"
+    assert backend.source.loads == 2
+
+
+@pytest.mark.parametrize("max_age", [-1, float("nan"), float("inf")])
+def test_a_max_age_that_is_none_is_refused(backend: Backend, max_age: float) -> None:
+    """Also while the near copy would cover the read."""
+    worker = backend.worker()
+    worker.read(None)
+    if max_age == float("inf"):
+        backend.system.tick(2)
+    with pytest.raises(ConfigurationError, match="max_age"):
+        worker.read(None, max_age=max_age)
+
+
+def test_a_forced_read_loads_and_refreshes_the_shared_copy(backend: Backend) -> None:
+    """Whatever is cached."""
+    first, second = backend.worker(), backend.worker()
+    first.read(None)
+    backend.source.version = 2
+    assert version_of(first.read(None)) == 1
+    assert version_of(second.read(None, force=True)) == 2
+    backend.system.tick(1)
+    assert version_of(first.read(None)) == 2
+    assert backend.source.loads == 2
+
+
+# --- the promise ----------------------------------------------------------------------------------------------------
+
+
+def test_after_an_invalidate_nobody_reads_what_was_before(backend: Backend) -> None:
+    """Once it has returned, every worker loads anew or shares the new load."""
+    workers = [backend.worker() for _ in range(3)]
+    for worker in workers:
+        worker.read(None)
+    backend.source.version = 2
+    receipt = workers[0].invalidate(reason="promotion")
+    assert receipt.in_force
+    assert receipt.existed
+    assert [version_of(worker.read(None)) for worker in workers] == [2, 2, 2]
+    assert backend.source.loads == 2
+
+
+def test_an_invalidate_waits_out_the_longest_lease_from_the_receipt_of_its_reply(backend: Backend) -> None:
+    """1.02 s: LEASE_MAX, whatever this process's own lease is (R7)."""
+    worker = backend.worker(lease=0)
+    before = backend.system.time
+    receipt = worker.invalidate()
+    assert backend.system.time == pytest.approx(before + INVALIDATE_WAIT)
+    assert sum(backend.system.slept) == pytest.approx(1.02)
+    assert receipt.in_force_in == 0
+
+
+def test_an_invalidate_that_does_not_wait_says_from_when_it_is_in_force(backend: Backend) -> None:
+    """And can be waited for later."""
+    receipt = backend.worker().invalidate(wait=False, reason="later")
+    assert backend.system.slept == []
+    assert not receipt.in_force
+    assert receipt.in_force_in == pytest.approx(1.02)
+    assert (receipt.in_force_at - receipt.when).total_seconds() == pytest.approx(1.02, abs=0.01)
+    receipt.wait()
+    assert receipt.in_force
+
+
+def test_a_near_copy_is_used_no_longer_than_a_lease_after_the_request_that_confirmed_it(backend: Backend) -> None:
+    """Counted from the sending, not from the reply (R6)."""
+    first, second = backend.worker(), backend.worker()
+    first.read(None)
+    read = second._store.read
+
+    def slowly(question: Question) -> Any:
+        answer = read(question)
+        backend.system.tick(0.7)  # the reply was on its way for so long
+        return answer
+
+    second._store.read = slowly  # type: ignore[method-assign]
+    second.read(None)
+    backend.system.tick(0.29)
+    assert second.read(None).source == "near"
+    backend.system.tick(0.02)
+    assert second.read(None).source == "redis"
+
+
+def test_the_lease_of_a_fill_counts_from_its_publish(backend: Backend) -> None:
+    """The load may take longer than a lease."""
+    worker = backend.worker()
+    backend.source.after_read = lambda: backend.system.tick(5)
+    worker.read(None)
+    backend.system.tick(0.99)
+    assert worker.read(None).source == "near"
+    backend.system.tick(0.02)
+    assert worker.read(None).source == "redis"
+
+
+def test_a_lease_does_not_outlive_the_entry(backend: Backend) -> None:
+    """Remaining freshness bounds it (R6)."""
+    worker = backend.worker(ttl=300)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 400)
+    other = backend.worker()
+    other.read(None)
+    backend.system.tick(0.41)
+    copy = other._near.copy
+    assert copy is not None
+    assert copy.valid_until < backend.system.time
+
+
+def test_a_load_that_an_invalidate_overtook_reaches_nobody(backend: Backend) -> None:
+    """Held between its SELECT and its publish while the row changes: it starts over, and Redis never held it (R3, R4)."""
+    worker, operator, reader = backend.worker(), backend.worker(), backend.worker()
+
+    def promote() -> None:
+        backend.source.version = 2
+        operator.invalidate(wait=False)
+
+    backend.source.after_read = once(promote)
+    assert version_of(worker.read(None)) == 2
+    assert version_of(reader.read(None)) == 2
+    assert worker.metrics["fills_rejected"] == 1
+    assert backend.source.loads == 2
+
+
+def test_a_filler_that_is_rejected_three_times_returns_rows_from_after_its_call_and_keeps_none(backend: Backend) -> None:
+    """It gives up, drops what it had, and its next rows must be newer (R4, R8)."""
+    worker, operator = backend.worker(), backend.worker()
+    worker.read(None)
+
+    def promote() -> None:
+        backend.source.version += 1
+        operator.invalidate(wait=False)
+
+    backend.source.after_read = promote
+    given_up = worker.read(None, force=True)
+    assert version_of(given_up) == 3  # the third load's
+    assert not given_up.shared
+    assert worker.metrics["fills_given_up"] == 1
+    assert worker._near.copy is None
+    assert worker._near.debt is not None
+    backend.source.after_read = lambda: None
+    backend.system.tick(0.01)
+    # Somebody else may still have published older rows: this process does not go back to them.
+    after = worker.read(None)
+    assert version_of(after) == 4
+    assert worker._near.debt is None
+
+
+def test_a_reply_to_an_older_request_does_not_replace_a_newer_copy(backend: Backend) -> None:
+    """Its caller gets the rows; the near copy is dropped and a floor is owed (R6)."""
+    worker, other = backend.worker(), backend.worker()
+    other.read(None)
+    read = worker._store.read
+    newer: list[Any] = []
+
+    def overtaken(question: Question) -> Any:
+        answer = read(question)
+        worker._store.read = read  # type: ignore[method-assign]
+        backend.source.version = 2
+        other.invalidate(wait=False)
+        backend.system.tick(0.1)
+        newer.append(worker.read(None, force=True))
+        return answer
+
+    worker._store.read = overtaken  # type: ignore[method-assign]
+    older = worker.read(None)
+    assert version_of(older) == 1
+    assert version_of(newer[0]) == 2
+    assert worker._near.copy is None
+    assert worker.metrics["near_dropped"] == 1
+    assert version_of(worker.read(None)) == 2
+
+
+def test_a_corrupt_entry_is_a_miss_that_the_next_fill_replaces(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    """Counted, logged once, never rows and never an exception (R14)."""
+    backend.worker().read(None)
+    backend.client.hset(backend.keys.entry, "payload", b'[{"version": 99}]')
+    reader = backend.worker()
+    with caplog.at_level(logging.WARNING, "kcg_cache"):
+        assert version_of(reader.read(None)) == 1
+    assert reader.metrics["entries_rejected"] == 1
+    assert [record.kcg_event for record in caplog.records] == ["entry_rejected"]  # type: ignore[attr-defined]
+    assert backend.worker().read(None).source == "redis"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"format": "protobuf/9"},
+        {"format": b"\xff\xfe"},
+        {"digest": "0" * 32},
+        {"digest": b"\xff" * 16},
+        {"payload": b"\xff\xff"},
+        {"payload": b""},
+    ],
+)
+def test_whatever_is_wrong_with_an_entry_it_is_replaced(backend: Backend, fields: dict[str, Any]) -> None:
+    """Unknown format, wrong digest, truncated or foreign bytes (R14)."""
+    backend.worker().read(None)
+    backend.client.hset(backend.keys.entry, mapping=fields)
+    assert backend.worker().read(None).source == "database"
+    assert backend.worker().read(None).source == "redis"
+    assert backend.source.loads == 2
+
+
+def test_the_same_bytes_in_another_format_are_not_the_same(backend: Backend) -> None:
+    """A near copy is not confirmed by an entry that means other values."""
+    worker = backend.worker()
+    worker.read(None)
+    backend.client.hset(backend.keys.entry, "format", "json")
+    backend.system.tick(1)
+    assert worker.read(None).source == "redis"
+    assert worker.metrics["reads_redis"] == 1  # decoded anew, not renewed
+
+
+def test_an_unsigned_or_forged_entry_is_a_miss_to_whoever_has_keys(backend: Backend) -> None:
+    """And readers without keys ignore signatures."""
+    key, other = b"0123456789abcdef", b"fedcba9876543210"
+    backend.worker().read(None)
+    signer = backend.worker(signing_keys=(key,))
+    assert signer.read(None).source == "database"
+    assert backend.worker(signing_keys=(other, key)).read(None).source == "redis"
+    assert backend.worker().read(None).source == "redis"
+    assert backend.worker(signing_keys=(other,)).read(None).source == "database"
+    backend.client.hset(backend.keys.entry, "source", "9/other")
+    assert backend.worker(signing_keys=(other,)).read(None).source == "database"
+
+
+def test_a_signature_is_checked_again_with_every_confirmation(backend: Backend) -> None:
+    """SAME carries what it takes."""
+    worker = backend.worker(signing_keys=(b"0123456789abcdef",))
+    worker.read(None)
+    backend.client.hset(backend.keys.entry, "signature", "00" * 32)
+    backend.system.tick(1)
+    assert worker.read(None).source == "database"
+
+
+def test_a_payload_over_the_limit_is_not_shared(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    """Its rows are private for one lease, logged once, and the lock is free (R14)."""
+    worker = backend.worker(max_payload=10)
+    with caplog.at_level(logging.ERROR, "kcg_cache"):
+        assert not worker.read(None).shared
+        assert worker.read(None).source == "near"
+        backend.system.tick(1)
+        worker.read(None)
+    assert len(caplog.records) == 1
+    assert worker.metrics["fills_oversized"] == 2
+    assert not backend.client.exists(backend.keys.entry, backend.keys.lock)
+
+
+# --- loads that fail ------------------------------------------------------------------------------------------------
+
+
+def test_a_failing_load_reaches_its_caller_as_it_is_and_frees_the_lock(backend: Backend) -> None:
+    """The next reader loads at once (R11)."""
+
+    def fail() -> None:
+        raise LookupError("the database's own error")
+
+    backend.source.before_read = once(fail)
+    worker = backend.worker()
+    with pytest.raises(LookupError, match="own error"):
+        worker.read(None)
+    assert not backend.client.exists(backend.keys.lock)
+    assert worker.read(None).source == "database"
+
+
+def test_an_interrupt_frees_the_lock_too(backend: Backend) -> None:
+    """Ctrl-C in a load does not make the fleet wait."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    backend.source.before_read = once(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        backend.worker().read(None)
+    assert not backend.client.exists(backend.keys.lock)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("text", "load gave str"),
+        ([1], "row 0 is int"),
+        ([{}, {"a": {1: 2}}], r"row 1\['a'\] has the key 1"),
+        ([{"when": SYSTEM}], r"row 0\['when'\] is System"),
+        (None, "load gave NoneType"),
+    ],
+)
+def test_rows_that_cannot_be_shared_say_which_and_why(backend: Backend, rows: Any, message: str) -> None:
+    """And leave no lock behind."""
+    backend.source.load = lambda _conn: rows  # type: ignore[method-assign]
+    with pytest.raises(DatasetError, match=message):
+        backend.worker().read(None)
+    assert not backend.client.exists(backend.keys.lock)
+
+
+def test_stale_rows_are_served_when_the_load_fails_and_say_so(backend: Backend) -> None:
+    """Opt-in; never for a forced read, never after an invalidate (R15)."""
+    worker = backend.worker(stale_if_error=60)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    backend.system.tick(1)
+
+    def fail() -> None:
+        raise LookupError
+
+    backend.source.before_read = fail
+    stale = worker.read(None)
+    assert (stale.stale, stale.source, version_of(stale)) == (True, "redis", 1)
+    assert worker.read(None).stale
+    assert worker.metrics["stale_served"] == 1
+    with pytest.raises(LookupError):
+        worker.read(None, force=True)
+    worker.invalidate()
+    with pytest.raises(LookupError):
+        worker.read(None)
+    assert not backend.client.exists(backend.keys.lock)
+
+
+def test_without_stale_if_error_a_failing_load_is_an_error(backend: Backend) -> None:
+    """It is off by default."""
+    worker = backend.worker()
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 1)
+    backend.system.tick(1)
+
+    def fail() -> None:
+        raise LookupError
+
+    backend.source.before_read = fail
+    while backend.client.exists(backend.keys.entry):
+        pass
+    with pytest.raises(LookupError):
+        worker.read(None)
+
+
+def test_a_stale_fallback_keeps_the_lease_of_the_read_that_delivered_it(backend: Backend) -> None:
+    """However long the load took to fail (R6, R15)."""
+    worker = backend.worker(stale_if_error=60)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    backend.system.tick(1)
+
+    def fail_slowly() -> None:
+        backend.system.tick(5)
+        raise LookupError
+
+    backend.source.before_read = fail_slowly
+    assert worker.read(None).stale
+    copy = worker._near.copy
+    assert copy is None or copy.valid_until < backend.system.time
+
+
+def test_a_refresh_ahead_makes_nobody_wait_and_a_failed_one_nobody_fail(backend: Backend) -> None:
+    """One caller loads, the others go on; if its load fails it has the rows that are still good (R16)."""
+    worker, other = backend.worker(refresh_ahead=0.5), backend.worker(refresh_ahead=0.5)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 100_000)
+    backend.system.tick(1)
+    backend.source.version = 2
+    meanwhile: list[int] = []
+    backend.source.before_read = once(lambda: meanwhile.append(version_of(other.read(None))))
+    assert version_of(worker.read(None)) == 2
+    assert meanwhile == [1]
+    assert worker.metrics["refreshes"] == 1
+    assert worker.read(None).source == "near"
+    assert version_of(worker.read(None)) == 2
+
+    backend.client.pexpire(backend.keys.entry, 100_000)
+    backend.system.tick(1)
+
+    def fail() -> None:
+        raise LookupError
+
+    backend.source.before_read = fail
+    served = worker.read(None)
+    assert (version_of(served), served.stale, served.source) == (2, False, "redis")
+    assert not backend.client.exists(backend.keys.lock)
+
+
+# --- Redis failing --------------------------------------------------------------------------------------------------
+
+
+def test_with_redis_down_reads_come_from_the_database_and_are_kept_for_one_lease(backend: Backend) -> None:
+    """Privately, and nothing is published (R8)."""
+    worker = backend.worker()
+    backend.down()
+    try:
+        first = worker.read(None)
+        assert (first.source, first.shared, first.loaded_at) == ("database", False, None)
+        assert worker.read(None).source == "near"
+        backend.system.tick(1)
+        assert worker.read(None).source == "database"
+        assert worker.metrics["private_loads"] == 2
+    finally:
+        backend.up()
+    backend.system.tick(5)
+    assert worker.read(None).shared
+    assert backend.worker().read(None).source == "redis"
+
+
+def test_a_dead_redis_is_asked_once_per_breaker_window(backend: Backend) -> None:
+    """Not on every read (R8)."""
+    worker = backend.worker(lease=0)
+    backend.down()
+    try:
+        for _ in range(5):
+            worker.read(None)
+        assert worker.metrics["scripts_read"] == 1
+        backend.system.tick(2.01)
+        for _ in range(5):
+            worker.read(None)
+        assert worker.metrics["scripts_read"] == 2
+        assert worker.metrics["breaker_opened"] == 1
+    finally:
+        backend.up()
+
+
+def test_an_invalidate_that_cannot_be_confirmed_raises_and_can_be_repeated(backend: Backend) -> None:
+    """It never reports success on a lost reply (R9)."""
+    worker = backend.worker()
+    worker.read(None)
+    backend.down()
+    try:
+        with pytest.raises(InvalidateError, match="repeat it"):
+            worker.invalidate(reason="promotion")
+        assert backend.system.slept == []
+    finally:
+        backend.up()
+    assert worker.invalidate(reason="promotion").in_force
+    assert worker.metrics["invalidate_errors"] == 1
+
+
+def test_a_lost_reply_to_an_invalidate_is_no_success(backend: Backend) -> None:
+    """Though the deletion happened, nobody can vouch for it (R9)."""
+    worker = backend.worker()
+    worker.read(None)
+    execute = backend.client.execute_command
+    import redis  # noqa: PLC0415 - for its error only
+
+    def lose_reply(*args: Any, **options: Any) -> Any:
+        execute(*args, **options)
+        raise redis.TimeoutError("lost")
+
+    backend.client.execute_command = lose_reply
+    with pytest.raises(InvalidateError):
+        worker.invalidate()
+    del backend.client.execute_command
+    assert not backend.client.exists(backend.keys.entry)
+    assert worker.invalidate().in_force
+
+
+def test_after_private_rows_a_process_does_not_go_back_to_an_older_entry(backend: Backend) -> None:
+    """Its first script resolves its floor as now, until that is met (R8, Promise 4)."""
+    cut_off, other = backend.worker(), backend.worker()
+    other.read(None)
+    backend.source.version = 2  # committed; its invalidate has not come yet
+    execute = cut_off._store._call
+    import redis  # noqa: PLC0415 - for its error only
+
+    def unreachable(*_command: Any) -> Any:
+        from kcg_cache.store import mapped  # noqa: PLC0415 - for this branch only
+
+        raise mapped(redis.ConnectionError("cut off"))
+
+    cut_off._store._call = unreachable  # type: ignore[method-assign]
+    assert version_of(cut_off.read(None)) == 2
+    cut_off._store._call = execute  # type: ignore[method-assign]
+    backend.system.tick(3)
+    assert version_of(cut_off.read(None)) == 2
+    assert backend.source.loads == 3
+    backend.system.tick(1)
+    assert version_of(other.read(None)) == 2
+    assert cut_off.read(None).source == "redis"
+    assert backend.source.loads == 3
+
+
+def test_a_publish_whose_answer_is_lost_counts_as_a_private_load(backend: Backend) -> None:
+    """Its lease counts from before the query (R6)."""
+    worker = backend.worker()
+    publish = worker._store.publish
+    import redis  # noqa: PLC0415 - for its error only
+
+    from kcg_cache.store import mapped  # noqa: PLC0415 - for this test only
+
+    def lose_reply(*args: Any, **kwargs: Any) -> Any:
+        publish(*args, **kwargs)
+        raise mapped(redis.TimeoutError("lost"))
+
+    worker._store.publish = lose_reply  # type: ignore[method-assign]
+    backend.source.after_read = lambda: backend.system.tick(0.6)
+    snapshot = worker.read(None)
+    assert not snapshot.shared
+    copy = worker._near.copy
+    assert copy is not None
+    assert copy.valid_until == pytest.approx(backend.system.time + 0.4)
+    assert worker._near.debt is not None
+
+
+def test_an_entry_of_the_server_before_its_restart_is_not_served(backend: Backend) -> None:
+    """A restart empties the cache by itself (R10)."""
+    worker = backend.worker()
+    worker.read(None)
+    dump = backend.client.dump(backend.keys.entry)
+    backend.down()
+    backend.up()
+    backend.client.restore(backend.keys.entry, 300_000, dump, replace=True)
+    backend.source.version = 2
+    backend.system.tick(5)
+    assert version_of(worker.read(None)) == 2
+    assert version_of(backend.worker().read(None)) == 2
+
+
+def test_a_lock_is_renewed_while_its_holder_loads(backend: Backend) -> None:
+    """So a load longer than lock_ttl is still published, by the one who began it (R3)."""
+    worker = backend.worker(system=EagerSystem())
+    renewed = threading.Semaphore(0)
+    renew = worker._store.renew
+
+    def counted(grant: Any) -> bool:
+        held = renew(grant)
+        renewed.release()
+        return held
+
+    worker._store.renew = counted  # type: ignore[method-assign]
+    left: list[int] = []
+
+    def load_for_long() -> None:
+        for _ in range(3):
+            backend.client.pexpire(backend.keys.lock, 1500)
+            # One renewal may have been sent before that; the second one was not.
+            assert renewed.acquire(timeout=10)
+            assert renewed.acquire(timeout=10)
+            left.append(backend.client.pttl(backend.keys.lock))
+
+    backend.source.after_read = load_for_long
+    assert worker.read(None).shared
+    assert all(milliseconds > 1500 for milliseconds in left)
+    assert not backend.client.exists(backend.keys.lock)
+
+
+def test_a_lock_that_was_lost_is_counted_and_the_fill_rejected(backend: Backend) -> None:
+    """Nothing needs to notice in time: the publish is fenced (R3)."""
+    worker = backend.worker(system=EagerSystem())
+
+    def lose() -> None:
+        backend.client.delete(backend.keys.lock)
+        until(lambda: worker.metrics["locks_lost"] == 1)
+
+    backend.source.after_read = once(lose)
+    assert worker.read(None).shared
+    assert worker.metrics["fills_rejected"] == 1
+
+
+# --- waiting and threads --------------------------------------------------------------------------------------------
+
+
+def held(backend: Backend) -> tuple[threading.Event, threading.Event]:
+    """Hold the source's next load until the second event is set; the first says that it has begun."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    backend.source.after_read = once(hold)
+    return begun, go_on
+
+
+def waiting(worker: SharedCache) -> Callable[[], bool]:
+    return lambda: worker.metrics["waits"] > 0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    from tests.waiting import eventually  # noqa: PLC0415 - one use
+
+    eventually(condition, seconds=10)
+
+
+def test_a_waiter_gets_the_rows_that_the_other_one_loads(backend: Backend) -> None:
+    """One load for both (Promise 3)."""
+    filler, waiter = backend.worker(system=SYSTEM), backend.worker(system=SYSTEM)
+    begun, go_on = held(backend)
+    with ThreadPoolExecutor(2) as pool:
+        filling = pool.submit(filler.read, None)
+        assert begun.wait(10)
+        waits = pool.submit(waiter.read, None)
+        until(waiting(waiter))
+        go_on.set()
+        assert filling.result().source == "database"
+        assert waits.result().source == "redis"
+    assert backend.source.loads == 1
+
+
+def test_a_waiter_loads_when_the_fill_before_it_fails(backend: Backend) -> None:
+    """The lock is released at once and the event wakes it (R11)."""
+    filler, waiter = backend.worker(system=SYSTEM), backend.worker(system=SYSTEM)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        begun.set()
+        assert go_on.wait(10)
+        raise LookupError
+
+    backend.source.before_read = once(fail)
+    with ThreadPoolExecutor(2) as pool:
+        filling = pool.submit(filler.read, None)
+        assert begun.wait(10)
+        waits = pool.submit(waiter.read, None)
+        until(waiting(waiter))
+        go_on.set()
+        with pytest.raises(LookupError):
+            filling.result()
+        assert waits.result().source == "database"
+    assert waiter.metrics["wait_timeouts"] == 0
+
+
+def test_a_waiter_whose_time_is_up_loads_privately(backend: Backend) -> None:
+    """And publishes nothing (R11)."""
+    filler = backend.worker(system=SYSTEM)
+    waiter = backend.worker(system=SYSTEM, lock_ttl=0.05, wait_timeout=0.2)
+    begun, go_on = held(backend)
+    with ThreadPoolExecutor(1) as pool:
+        filling = pool.submit(filler.read, None)
+        assert begun.wait(10)
+        # The waiter's own lock_ttl would end the filler's lock: keep it as long as the filler's.
+        waiter._store._fixed["lock_ttl_ms"] = 3000
+        snapshot = waiter.read(None)
+        assert (snapshot.source, snapshot.shared) == ("database", False)
+        assert waiter.metrics["wait_timeouts"] == 1
+        go_on.set()
+        assert filling.result().shared
+
+
+def test_threads_of_one_process_send_one_question(backend: Backend) -> None:
+    """One takes the slow path, the others use what it brought (R12)."""
+    worker = backend.worker(system=SYSTEM)
+    begun, go_on = held(backend)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(worker.read, None)
+        assert begun.wait(10)
+        others = [pool.submit(worker.read, None) for _ in range(7)]
+        go_on.set()
+        assert first.result().source == "database"
+        assert {other.result().source for other in others} == {"near"}
+    assert worker.metrics["scripts_read"] == 1
+    assert backend.source.loads == 1
+
+
+def test_a_forced_read_neither_queues_behind_a_plain_one_nor_joins_its_fill(backend: Backend) -> None:
+    """The fill began before it, so it waits for that one's end and loads anew (R12, Promise 2)."""
+    worker = backend.worker(system=SYSTEM)
+    begun, go_on = held(backend)
+    with ThreadPoolExecutor(2) as pool:
+        plain = pool.submit(worker.read, None)
+        assert begun.wait(10)
+        backend.source.version = 2
+        forced = pool.submit(worker.read, None, force=True)
+        until(waiting(worker))
+        go_on.set()
+        assert version_of(plain.result()) == 1
+        assert version_of(forced.result()) == 2
+    assert backend.source.loads == 2
+
+
+def test_concurrent_forced_reads_cost_at_most_two_loads(backend: Backend) -> None:
+    """All have sent their first script before the first load ends (Promise 2)."""
+    workers = [backend.worker(system=SYSTEM) for _ in range(6)]
+    begun, go_on = held(backend)
+    with ThreadPoolExecutor(6) as pool:
+        forced = [pool.submit(worker.read, None, force=True) for worker in workers]
+        assert begun.wait(10)
+        until(lambda: sum(worker.metrics["waits"] > 0 for worker in workers) == 5)
+        go_on.set()
+        for result in forced:
+            result.result()
+    assert backend.source.loads <= 2
+
+
+def test_threads_that_queued_before_a_private_load_began_take_its_rows(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With lease=0 they would else load one by one (R12)."""
+    worker = backend.worker(system=SYSTEM, lease=0)
+    inside, go_on = threading.Event(), threading.Event()
+    queueing = threading.Semaphore(0)
+    acquire = _Permit.acquire
+
+    def counted(permit: _Permit, seconds: float) -> bool:
+        queueing.release()
+        return acquire(permit, seconds)
+
+    monkeypatch.setattr(_Permit, "acquire", counted)
+
+    @contextlib.contextmanager
+    def connection() -> Iterator[None]:
+        inside.set()  # the first thread is held here, before its private load's first statement
+        assert go_on.wait(10)
+        yield
+
+    backend.down()
+    try:
+        with ThreadPoolExecutor(5) as pool:
+            reads = [pool.submit(worker.read, connection)]
+            assert inside.wait(10)
+            reads += [pool.submit(worker.read, connection) for _ in range(4)]
+            for _ in range(5):
+                assert queueing.acquire(timeout=10)
+            go_on.set()
+            snapshots = [read.result() for read in reads]
+    finally:
+        backend.up()
+    assert {snapshot.source for snapshot in snapshots} == {"database"}
+    assert backend.source.loads == 1
+    assert worker.metrics["reads_handed_over"] == 4
+
+
+# --- odds and ends --------------------------------------------------------------------------------------------------
+
+
+def test_bypass_reads_the_database_every_time_and_writes_nothing(backend: Backend) -> None:
+    """The off switch; rows are as immutable as ever, and an invalidate still reaches the others."""
+    worker = backend.worker(mode="bypass")
+    assert [worker.read(None).source for _ in range(2)] == ["database", "database"]
+    assert backend.client.dbsize() == 0
+    with pytest.raises(TypeError, match="deepcopy"):
+        worker.read(None).rows[0]["version"] = 5
+    other = backend.worker()
+    other.read(None)
+    worker.invalidate()
+    assert not backend.client.exists(backend.keys.entry)
+
+
+def test_copied_rows_are_private_and_mutable(backend: Backend) -> None:
+    """For a first release: what one reader changes, no other sees."""
+    worker = backend.worker(copy_rows=True)
+    for _ in range(2):
+        rows = worker.read(None).rows
+        rows[0]["nested"]["list"].append("mine")
+        assert type(rows[0]) is dict
+    assert worker.read(None).rows == ({"version": 1, "nested": {"list": [1, {"x": "가"}]}},)
+
+
+def test_a_callable_is_called_only_when_rows_are_loaded(backend: Backend) -> None:
+    """A hit checks no connection out, and neither does a waiter."""
+    worker = backend.worker()
+    lent: list[str] = []
+
+    class Connection:
+        def __enter__(self) -> str:
+            lent.append("out")
+            return "connection"
+
+        def __exit__(self, *_: object) -> None:
+            lent.append("back")
+
+    worker.read(Connection)
+    assert lent == ["out", "back"]
+    worker.read(Connection)
+    backend.worker().read(Connection)
+    assert lent == ["out", "back"]
+
+
+def test_two_databases_behind_one_namespace_are_counted(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    """The filler finds another database's name there (R13)."""
+    worker = backend.worker()
+    with caplog.at_level(logging.ERROR, "kcg_cache"):
+        worker._check_source("1/a", "2/b")
+        worker._check_source("1/a", "2/b")
+        worker._check_source("1/a", "1/a")
+        worker._check_source("1/a", "")
+    assert worker.metrics["foreign_sources"] == 2
+    assert len(caplog.records) == 1
+
+
+def test_the_lock_is_held_by_whom_the_server_says(backend: Backend) -> None:
+    """inspect shows entry, lock and events as they are."""
+    worker = backend.worker()
+    worker.read(None)
+    grant = worker._store.read(Question(token="e" * 32, now=True))
+    assert isinstance(grant, Fill)
+    state = worker.inspect()
+    assert state.lock == grant.grant
+    assert state.entry["digest"] == worker.read(None).digest
+    assert state.events[0]["event"] == "filled"
+    assert state.payload_bytes > 0
+    assert worker.server()["run_id"]
+
+
+def test_a_client_with_longer_deadlines_gets_one_warning(backend: Backend) -> None:
+    """And its own bound applies."""
+    import redis  # noqa: PLC0415 - the client a user would make
+
+    loose = redis.Redis(port=1)
+    with pytest.warns(UserWarning, match="redis_timeout") as warned:
+        SharedCache(loose, backend.source.dataset(), Settings())
+    assert len(warned) == 1
+    with pytest.warns(UserWarning, match="has no timeout"):
+        SharedCache(redis.Redis(port=1, socket_timeout=None), backend.source.dataset(), Settings())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SharedCache("redis://127.0.0.1:1", backend.source.dataset(), Settings())
+
+
+def test_an_asyncio_client_is_refused(backend: Backend) -> None:
+    """At once, with what to give instead."""
+    import redis.asyncio  # noqa: PLC0415 - the client a user would make
+
+    with pytest.raises(ConfigurationError, match="asyncio client"):
+        SharedCache(redis.asyncio.Redis(), backend.source.dataset(), Settings())
+    with pytest.raises(ConfigurationError, match="no redis client"):
+        SharedCache(object(), backend.source.dataset(), Settings())

@@ -1,0 +1,179 @@
+"""Cold rows, warm rows and plain rows are the same, for everything that JSON can say."""
+
+import enum
+import json
+import math
+import uuid
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from kcg_cache import DatasetError
+from kcg_cache.codec import MAX_DEPTH, Claim, check_signature, decode, digest_of, encode, sign
+from kcg_cache.errors import EntryError
+
+# Two lone surrogates in a row are one character as soon as JSON has said them: no JSON text gives such a str.
+texts = st.text() | st.text(st.characters(min_codepoint=0xD7F0, max_codepoint=0xE010)).filter(
+    lambda text: text == text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+integers_of_any_size = st.integers(min_value=-(10**400), max_value=10**400)
+values = st.recursive(
+    scalars | integers_of_any_size,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=20,
+)
+rows_of_json = st.lists(st.dictionaries(texts, values, max_size=4), max_size=4)
+
+
+def exactly(value: Any) -> str:
+    """Give what tells a value apart from every other: 1, 1.0, True, 0.0 and -0.0 are five values."""
+    return repr(value)
+
+
+@given(rows_of_json)
+@example([{"n": 2**63, "m": -(2**63) - 1, "x": 10**23}])
+@example([{"z": -0.0, "tiny": 5e-324, "big": 1.7976931348623157e308, "inf": math.inf}])
+@example([{"\ud800": "\udfff", "": "\x00"}])
+@example([])
+@example([{}])
+def test_what_is_read_back_is_exactly_what_was_loaded(rows: list[dict[str, Any]]) -> None:
+    """Through whichever format; numbers keep their type and sign."""
+    payload = encode("d", rows)
+    assert exactly(list(decode(payload.data, payload.format, payload.digest))) == exactly(rows)
+    assert payload.digest == digest_of(payload.data)
+
+
+@pytest.mark.parametrize(
+    ("value", "fmt"),
+    [
+        (2**63 - 1, "orjson"),
+        (2**64 - 1, "orjson"),
+        (2**64, "json"),
+        (-(2**63), "orjson"),
+        (-(2**63) - 1, "json"),
+        (math.inf, "json"),
+        (1.5, "orjson"),
+        ("\ud800", "json"),
+        ((1, (2,)), "orjson"),
+    ],
+)
+def test_what_orjson_cannot_say_goes_through_the_standard_library(value: Any, fmt: str) -> None:
+    """And the format says so."""
+    assert encode("d", [{"v": value}]).format == fmt
+
+
+def test_not_a_number_comes_back_as_such() -> None:
+    """Orjson would have written null."""
+    payload = encode("d", [{"v": math.nan}])
+    assert payload.format == "json"
+    assert math.isnan(decode(payload.data, payload.format, payload.digest)[0]["v"])
+
+
+def nested(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def at_depth_of(frames: int, work: Any) -> Any:
+    return work() if frames == 0 else at_depth_of(frames - 1, work)
+
+
+@pytest.mark.parametrize("levels", [200, 253, 254, 255, 256, 500, MAX_DEPTH - 2])
+def test_any_depth_up_to_the_limit_is_shared_however_deep_the_callers_stack_is(levels: int) -> None:
+    """A host whose calls are nested deeper reads the same entry."""
+    rows = [{"v": nested(levels)}]
+    payload = encode("d", rows)
+    assert at_depth_of(700, lambda: decode(payload.data, payload.format, payload.digest))
+    assert at_depth_of(700, lambda: encode("d", rows)) == payload
+    assert payload.format == ("orjson" if levels <= 252 else "json")
+
+
+def test_beyond_the_limit_a_row_is_refused_in_words() -> None:
+    """It says which."""
+    with pytest.raises(DatasetError, match=r"row 0 is nested more than"):
+        encode("d", [{"v": nested(MAX_DEPTH + 50)}])
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    "value", [datetime(2026, 1, 1, tzinfo=UTC), uuid.UUID(int=1), Decimal("1.5"), Colour.RED, b"bytes", {1, 2}, object()]
+)
+def test_what_json_does_not_have_is_refused_with_the_path_to_it(value: Any) -> None:
+    """Nothing is turned into text silently: every reader would get another value than the loader's."""
+    with pytest.raises(DatasetError, match=r"row 1\['a'\]\[1\] is \w+, which JSON does not have"):
+        encode("d", [{}, {"a": [0, value]}])
+
+
+def test_a_key_that_is_no_text_is_refused() -> None:
+    """The standard library would have written it as text."""
+    with pytest.raises(DatasetError, match=r"has the key 1, which is no text"):
+        encode("d", [{"a": {1: 2}}])
+
+
+def test_an_integer_that_python_does_not_read_from_text_is_refused() -> None:
+    """More than 4300 digits."""
+    with pytest.raises(DatasetError, match="integer of more digits"):
+        encode("d", [{"a": 10**5000}])
+
+
+@pytest.mark.parametrize(
+    ("data", "fmt", "digest", "reason"),
+    [
+        (b"[]", "orjson+zstd", digest_of(b"[]"), "format"),
+        (b"[]", "orjson", "0" * 32, "digest"),
+        (b"[", "orjson", digest_of(b"["), "payload"),
+        (b"[", "json", digest_of(b"["), "payload"),
+        (b"{}", "orjson", digest_of(b"{}"), "payload"),
+        (b"[1]", "orjson", digest_of(b"[1]"), "payload"),
+        (b"[" * 100_000, "json", digest_of(b"[" * 100_000), "payload"),
+        (b"[" * 100_000, "orjson", digest_of(b"[" * 100_000), "payload"),
+        (b"\xff", "json", digest_of(b"\xff"), "payload"),
+        (b'[{"a": ' + b"9" * 5000 + b"}]", "json", digest_of(b'[{"a": ' + b"9" * 5000 + b"}]"), "payload"),
+    ],
+)
+def test_a_payload_that_is_not_what_it_says_is_an_entry_error(data: bytes, fmt: str, digest: str, reason: str) -> None:
+    """With the reason by which it is counted (R14)."""
+    with pytest.raises(EntryError) as refused:
+        decode(data, fmt, digest)
+    assert refused.value.reason == reason
+
+
+CLAIM = Claim("d", "orjson", "1/db", "0" * 32, "5", "a/b")
+KEY, OTHER = b"0123456789abcdef", b"fedcba9876543210"
+
+
+def test_a_signature_vouches_for_every_part_of_the_claim() -> None:
+    """Dataset, format, source, digest, loaded_at and incarnation; and for where one ends and the next begins."""
+    signature = sign([KEY], CLAIM)
+    check_signature([KEY], signature, CLAIM)
+    for field in CLAIM._fields:
+        with pytest.raises(EntryError):
+            check_signature([KEY], signature, CLAIM._replace(**{field: "x"}))
+    with pytest.raises(EntryError):
+        check_signature([KEY], sign([KEY], CLAIM._replace(dataset="do", format="rjson")), CLAIM)
+
+
+def test_keys_rotate() -> None:
+    """The first signs, all are accepted; without keys everything is."""
+    assert sign([], CLAIM) == ""
+    check_signature([], "anything", CLAIM)
+    check_signature([OTHER, KEY], sign([KEY, OTHER], CLAIM), CLAIM)
+    for wrong in ("", "\udcff", sign([OTHER], CLAIM)):
+        with pytest.raises(EntryError, match="signing key"):
+            check_signature([KEY], wrong, CLAIM)
+
+
+def test_the_digest_is_blake2b_128_of_the_payload() -> None:
+    """The same on every host and across key rotations."""
+    assert digest_of(b"") == "cae66941d9efbd404e4d88758ea67670"
+    assert json.loads(encode("d", [{"a": 1}]).data) == [{"a": 1}]

@@ -1,0 +1,442 @@
+"""The scripts' decisions, one by one (PROTOCOL R1 to R5), through the store, on fakeredis and on a real server."""
+
+import time
+from typing import Any
+
+import pytest
+
+from kcg_cache import codec, lua
+from kcg_cache.answers import Current, Fill, Floor, Question, Wait
+from kcg_cache.errors import StoreError
+from kcg_cache.store import Store
+from tests.conftest import Backend, real_client
+
+HOUR_US = 3_600_000_000
+
+
+@pytest.fixture
+def store(backend: Backend) -> Store:
+    """Give the store of the test's dataset."""
+    return Store(backend.client, "numbers", backend.settings)
+
+
+PAYLOAD = codec.encode("numbers", [{"a": 1}])
+
+
+def ask(store: Store, token: str = "a" * 32, **question: Any) -> Any:
+    return store.read(Question(token=token, **question))
+
+
+def fill(store: Store, payload: codec.Payload = PAYLOAD, token: str = "f" * 32, **question: Any) -> Fill:
+    answer = ask(store, token, **question)
+    assert isinstance(answer, Fill)
+    assert publish(store, answer, payload) is not None
+    return answer
+
+
+def publish(store: Store, answer: Fill, payload: codec.Payload = PAYLOAD) -> Any:
+    return store.publish(answer.grant, payload, load_us=5, source="1/db", signature="", by="host:1")
+
+
+def test_every_header_names_what_its_script_unpacks() -> None:
+    """The KEYS and ARGV lines of each header are the very order in which the script takes them."""
+    for name in lua.names():
+        script = lua.load(name)
+        body = script.text
+        for index, key in enumerate(script.keys, start=1):
+            assert f"KEYS[{index}]" in body, (name, key)
+        assert f"KEYS[{len(script.keys) + 1}]" not in body, name
+        assert f"ARGV[{len(script.args) + 1}]" not in body, name
+        for line in body.splitlines():
+            assert "KEYS[0]" not in line
+        unpacked = [part for part in body.replace("\n", " ").split("local ") if "ARGV[1]" in part]
+        assert unpacked, name
+        names_of_args: list[str] = []
+        names_of_keys: list[str] = []
+        for part in body.replace("\n", " ").split("local "):
+            left, _, right = part.partition("=")
+            if "ARGV[" in right.split("--")[0]:
+                names_of_args += [word.strip() for word in left.split(",")]
+            if "KEYS[" in right.split("--")[0]:
+                names_of_keys += [word.strip().removesuffix("_key") for word in left.split(",")]
+        assert tuple(names_of_args) == script.args, name
+        assert tuple(names_of_keys) == script.keys, name
+
+
+def test_an_argument_that_the_header_does_not_list_is_refused(store: Store) -> None:
+    """A call site that says something else than the header fails before anything is sent."""
+    with pytest.raises(TypeError, match="renew.lua takes"):
+        lua.load("renew").arguments(store.keys, {"expected": "x"})
+
+
+def test_an_empty_cache_grants_the_lock_to_one_and_lets_the_next_wait(store: Store) -> None:
+    """The first reader fills, the second waits and learns how long the lock lives and where to listen from."""
+    assert isinstance(ask(store), Fill)
+    second = ask(store, "b" * 32)
+    assert isinstance(second, Wait)
+    assert 0 < second.lock_left <= 3
+    assert second.last_event == b"0-0"
+
+
+def test_a_published_entry_is_rows_to_strangers_and_same_to_its_holders(store: Store) -> None:
+    """Only the digest's holder is spared the payload."""
+    fill(store)
+    rows, same = ask(store), ask(store, known=PAYLOAD.digest)
+    assert isinstance(rows, Current)
+    assert rows.entry.payload == PAYLOAD.data
+    assert isinstance(same, Current)
+    assert same.entry.payload is None
+    assert same.entry.digest == PAYLOAD.digest
+    assert 299 < same.entry.fresh <= 300
+
+
+def test_a_caller_whose_token_holds_the_lock_gets_it_again_with_the_original_grant_time(store: Store) -> None:
+    """A lost reply and a retry do not make a caller wait for itself (R2)."""
+    first, again = ask(store), ask(store)
+    assert isinstance(again, Fill)
+    assert again.grant == first.grant
+
+
+def test_loaded_at_and_incarnation_are_the_lock_grants(store: Store, backend: Backend) -> None:
+    """Never a time from after the database read (R5)."""
+    granted = fill(store)
+    entry = backend.entry()
+    assert entry["loaded_at"].decode() == granted.grant.granted_at
+    assert entry["incarnation"].decode() == granted.grant.incarnation
+
+
+def test_an_entry_of_another_incarnation_is_a_miss(store: Store, backend: Backend) -> None:
+    """What was restored from a file or survived a failover is never served (R10)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, "incarnation", "someone/else")
+    answer = ask(store)
+    assert isinstance(answer, Fill)
+    assert answer.note == "incarnation"
+
+
+def test_a_lock_of_another_incarnation_counts_as_absent(store: Store, backend: Backend) -> None:
+    """A replicated lock would block everyone after a failover (R2)."""
+    backend.client.set(backend.keys.lock, f"{'c' * 32}|5|someone/else")
+    assert isinstance(ask(store), Fill)
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"\xff\xfe|1|a/b", b"x" * 1000])
+def test_a_lock_that_is_no_lock_of_ours_counts_as_absent(store: Store, backend: Backend, junk: bytes) -> None:
+    """Foreign text under the lock's key blocks nobody."""
+    backend.client.set(backend.keys.lock, junk)
+    assert isinstance(ask(store), Fill)
+
+
+@pytest.mark.parametrize("key", ["entry", "lock", "events"])
+def test_a_foreign_type_under_any_key_does_no_harm(store: Store, backend: Backend, key: str) -> None:
+    """A list where a hash, a string or a stream should be is replaced by the next fill (R14)."""
+    backend.client.rpush(getattr(backend.keys, key), "x")
+    fill(store)
+    assert isinstance(ask(store), Current)
+    assert store.invalidate(who="w", host="h", reason="r").logged
+
+
+def test_a_forced_read_is_not_answered_by_what_was_loaded_before_it(store: Store) -> None:
+    """Its floor is now, so it fills; a plain reader meanwhile is still answered."""
+    fill(store)
+    forced = ask(store, now=True)
+    assert isinstance(forced, Fill)
+    assert isinstance(ask(store, "b" * 32), Current)
+    assert isinstance(ask(store, "c" * 32, now=True), Wait)
+
+
+def test_a_redis_clock_that_steps_back_does_not_make_an_old_entry_look_new(store: Store, backend: Backend) -> None:
+    """An entry loaded in the server's future does not satisfy a forced read, and the fill's floor is past it (R2)."""
+    fill(store)
+    ahead = int(time.time() * 1e6) + HOUR_US
+    backend.client.hset(backend.keys.entry, "loaded_at", str(ahead))
+    forced = ask(store, now=True)
+    assert isinstance(forced, Fill)
+    assert int(forced.grant.granted_at) > ahead
+
+
+def test_a_forced_read_does_not_accept_the_fill_that_was_granted_before_it(store: Store, backend: Backend) -> None:
+    """Though the clock stood still: now is past the grant time of the running fill (R2)."""
+    ahead = int(time.time() * 1e6) + HOUR_US
+    running = ask(store)
+    backend.client.set(
+        backend.keys.lock, f"{running.grant.token}|{ahead}|{running.grant.incarnation}", px=3000
+    )
+    waiting = ask(store, "b" * 32, now=True)
+    assert isinstance(waiting, Wait)
+    assert int(waiting.floor.value) > ahead
+
+
+def test_a_lock_is_granted_at_the_callers_floor_at_least(store: Store) -> None:
+    """So that the next forced reader, whose floor is the same, can accept its fill (R2)."""
+    ahead = str(int(time.time() * 1e6) + HOUR_US)
+    incarnation = ask(store).floor.incarnation
+    store.invalidate(who="w", host="h", reason="")
+    granted = ask(store, "b" * 32, now=True, resolved=Floor(ahead, incarnation))
+    assert isinstance(granted, Fill)
+    assert granted.grant.granted_at == ahead
+
+
+def test_a_floor_of_another_incarnation_is_resolved_anew(store: Store) -> None:
+    """Another server's clock says nothing about this one's entries (R2)."""
+    fill(store)
+    ahead = str(int(time.time() * 1e6) + HOUR_US)
+    answer = ask(store, resolved=Floor(ahead, "someone/else"))
+    assert isinstance(answer, Current)
+    assert answer.floor.value == "0"
+    forced = ask(store, now=True, resolved=Floor("1", "someone/else"))
+    assert isinstance(forced, Fill)
+    assert int(forced.floor.value) > 1
+
+
+def test_a_resolved_floor_is_kept(store: Store) -> None:
+    """A forced reader that waited accepts the fill that began after its first script."""
+    forced = ask(store, "a" * 32, now=True)
+    other = ask(store, "b" * 32, now=True)
+    assert isinstance(other, Wait)
+    publish(store, forced)
+    # The running fill was granted before the second reader's floor, so that one loads anew …
+    again = ask(store, "b" * 32, now=True, resolved=other.floor)
+    assert isinstance(again, Fill)
+    publish(store, again)
+    # … and a third one that asked meanwhile accepts that one's.
+    assert isinstance(ask(store, "c" * 32, now=True, resolved=other.floor), Current)
+
+
+def test_an_age_that_is_exceeded_is_a_miss(store: Store, backend: Backend) -> None:
+    """max_age is held against loaded_at, on the server's clock."""
+    fill(store)
+    assert isinstance(ask(store, max_age=10.0), Current)
+    backend.client.hset(backend.keys.entry, "loaded_at", str(int(time.time() * 1e6) - 11_000_000))
+    assert isinstance(ask(store, max_age=10.0), Fill)
+
+
+@pytest.mark.parametrize("change", ["persist", "raise"])
+def test_a_remaining_life_above_what_would_be_set_is_lowered(store: Store, backend: Backend, change: str) -> None:
+    """After a clock step a 3 s lock was seen to live for a minute (R2)."""
+    fill(store)
+    ask(store, now=True)
+    for key in (backend.keys.entry, backend.keys.lock):
+        if change == "persist":
+            backend.client.persist(key)
+        else:
+            backend.client.pexpire(key, 3_600_000)
+    ask(store, "b" * 32)
+    assert 0 < backend.client.pttl(backend.keys.entry) <= 300_000
+    assert 0 < backend.client.pttl(backend.keys.lock) <= 3_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"loaded_at": "soon"},
+        {"loaded_at": "99999999999999999"},
+        {"loaded_at": "-5"},
+        {"loaded_at": "1e3"},
+    ],
+)
+def test_an_entry_with_an_impossible_time_is_a_miss(store: Store, backend: Backend, fields: dict[str, str]) -> None:
+    """A time that a double does not hold exactly, or that is none, is not compared (R1)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, mapping=fields)
+    answer = ask(store)
+    assert isinstance(answer, Fill)
+    assert answer.note == "malformed"
+
+
+@pytest.mark.parametrize("field", ["digest", "format", "loaded_at", "load_us", "incarnation", "source", "signature", "payload"])
+def test_an_entry_that_lacks_a_field_is_a_miss(store: Store, backend: Backend, field: str) -> None:
+    """Whichever it is (R14)."""
+    fill(store)
+    backend.client.hdel(backend.keys.entry, field)
+    answer = ask(store)
+    assert isinstance(answer, Fill)
+    assert answer.note == "malformed"
+
+
+def test_an_invalidate_deletes_entry_and_lock_together(store: Store, backend: Backend) -> None:
+    """The fence is down before the operator hears of it (R3)."""
+    fill(store)
+    running = ask(store, now=True)
+    deleted = store.invalidate(who="me", host="here", reason="why")
+    assert deleted.existed
+    assert deleted.fill_cancelled
+    assert deleted.digest == PAYLOAD.digest
+    assert not backend.client.exists(backend.keys.entry, backend.keys.lock)
+    assert publish(store, running) is None
+    assert not backend.client.exists(backend.keys.entry)
+    (logged,) = store.inspect(10).invalidations
+    assert logged["who"] == "me"
+    assert logged["reason"] == "why"
+
+
+def test_a_fill_that_outlived_its_lock_is_rejected(store: Store, backend: Backend) -> None:
+    """Its lock expired, or is somebody else's by now (R3)."""
+    slow = ask(store)
+    backend.client.delete(backend.keys.lock)
+    assert publish(store, slow) is None
+    quick = ask(store, "b" * 32)
+    assert publish(store, slow) is None
+    assert publish(store, quick) is not None
+
+
+def test_a_fill_whose_token_was_granted_a_second_time_is_rejected(store: Store, backend: Backend) -> None:
+    """A late duplicate of the same request took the lock anew: same token, another grant time (R3)."""
+    first = ask(store)
+    backend.client.delete(backend.keys.lock)
+    second = ask(store)
+    assert second.grant.token == first.grant.token
+    assert publish(store, first) is None
+    assert publish(store, second) is not None
+
+
+def test_a_fill_that_straddled_a_failover_is_rejected(store: Store, backend: Backend) -> None:
+    """The lock came along to the new master, but the incarnation did not (R3)."""
+    grant = ask(store).grant
+    foreign = type(grant)(grant.token, grant.granted_at, "someone/else")
+    backend.client.set(backend.keys.lock, foreign.value)
+    assert store.publish(foreign, PAYLOAD, load_us=1, source="", signature="", by="") is None
+    assert not store.renew(foreign)
+    assert not store.release(foreign, "why", by="")
+
+
+def test_renew_keeps_a_held_lock_and_never_creates_one(store: Store, backend: Backend) -> None:
+    """A filler that was invalidated must not fence the next one out (R3)."""
+    grant = ask(store).grant
+    backend.client.pexpire(backend.keys.lock, 500)
+    assert store.renew(grant)
+    assert backend.client.pttl(backend.keys.lock) > 500
+    backend.client.delete(backend.keys.lock)
+    assert not store.renew(grant)
+    assert not backend.client.exists(backend.keys.lock)
+
+
+def test_release_gives_back_only_the_own_lock_and_says_so_on_the_stream(store: Store) -> None:
+    """Waiters are woken by the event (R11)."""
+    grant = ask(store).grant
+    store.invalidate(who="", host="", reason="")
+    other = ask(store, "b" * 32)
+    assert not store.release(grant, "failed", by="me")
+    assert isinstance(ask(store, "c" * 32), Wait)
+    assert store.release(other.grant, "failed", by="me")
+    assert isinstance(ask(store, "c" * 32), Fill)
+    assert [event["event"] for event in store.inspect(10).events] == ["released", "invalidated"]
+
+
+def test_publish_tells_which_database_filled_before(store: Store, backend: Backend) -> None:
+    """From the entry, or from the last filled event when the entry is gone (R13)."""
+    first = ask(store)
+    assert publish(store, first).previous_source == ""
+    second = ask(store, "b" * 32, now=True)
+    assert publish(store, second).previous_source == "1/db"
+    backend.client.delete(backend.keys.entry)
+    third = ask(store, "c" * 32)
+    assert publish(store, third).previous_source == "1/db"
+
+
+def test_a_payload_that_is_too_large_is_not_sent(store: Store, backend: Backend) -> None:
+    """It counts as absent, and the answer says why (R14)."""
+    fill(store)
+    small = Store(backend.client, "numbers", backend.settings.replace(max_payload=4))
+    answer = ask(small)
+    assert isinstance(answer, Fill)
+    assert answer.note == "oversized"
+
+
+def test_an_entry_past_its_ttl_is_offered_in_case_the_load_fails(store: Store, backend: Backend) -> None:
+    """Within stale_if_error, to the filler and to waiters, never to a forced read (R15)."""
+    tolerant = Store(backend.client, "numbers", backend.settings.replace(stale_if_error=60))
+    fill(tolerant)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    filler, waiter = ask(tolerant), ask(tolerant, "b" * 32)
+    assert isinstance(filler, Fill)
+    assert isinstance(waiter, Wait)
+    for answer in (filler, waiter):
+        assert answer.fallback is not None
+        assert answer.fallback.fresh < 0 < answer.fallback.life
+    assert ask(tolerant, "c" * 32, now=True).fallback is None
+    tolerant.invalidate(who="", host="", reason="")
+    assert ask(tolerant, "d" * 32).fallback is None
+
+
+def test_near_its_end_an_entry_is_refreshed_by_one_while_the_others_read_on(store: Store, backend: Backend) -> None:
+    """One caller is granted the lock with the rows as its fallback (R16)."""
+    ahead = Store(backend.client, "numbers", backend.settings.replace(refresh_ahead=0.2))
+    fill(ahead)
+    assert isinstance(ask(ahead), Current)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    first, second = ask(ahead), ask(ahead, "b" * 32)
+    assert isinstance(first, Fill)
+    assert first.fallback is not None
+    assert first.fallback.fresh > 0
+    assert isinstance(second, Current)
+
+
+@pytest.mark.needs("replicas")
+def test_a_master_that_is_cut_off_from_its_replicas_serves_nothing(backend: Backend, store: Store) -> None:
+    """The harmless write at the start of every script is refused (R2)."""
+    fill(store)
+    backend.client.config_set("min-replicas-to-write", 1)
+    try:
+        with pytest.raises(StoreError) as refused:
+            ask(store, known=PAYLOAD.digest)
+        assert refused.value.symptom == "replicas"
+        with pytest.raises(StoreError, match="too few replicas"):
+            store.invalidate(who="", host="", reason="")
+    finally:
+        backend.client.config_set("min-replicas-to-write", 0)
+
+
+@pytest.mark.needs("acl")
+def test_a_server_that_does_not_tell_its_ids_is_an_outage_that_names_the_right(backend: Backend) -> None:
+    """Never a constant in their place (R10)."""
+    client = backend.client
+    client.acl_setuser("noinfo", enabled=True, nopass=True, keys="*", commands=["+@all", "-info"])
+    kwargs = client.connection_pool.connection_kwargs
+    limited = real_client(f"redis://noinfo:x@{kwargs['host']}:{kwargs['port']}/0")
+    try:
+        with pytest.raises(StoreError, match="INFO") as refused:
+            ask(Store(limited, "numbers", backend.settings))
+        assert refused.value.symptom == "incarnation"
+    finally:
+        limited.close()
+        client.acl_deluser("noinfo")
+
+
+@pytest.mark.needs("maxmemory")
+def test_over_maxmemory_an_invalidate_deletes_and_a_fill_is_still_taken(backend: Backend, store: Store) -> None:
+    """Servers let a script that has begun to write finish, and the guard's deletion is a write (R2, R7)."""
+    fill(store)
+    backend.client.config_set("maxmemory", "1")
+    backend.client.config_set("maxmemory-policy", "noeviction")
+    try:
+        assert store.invalidate(who="", host="", reason="").existed
+        assert not backend.client.exists(backend.keys.entry)
+        fill(store)
+        assert isinstance(ask(store), Current)
+    finally:
+        backend.client.config_set("maxmemory", "0")
+
+
+def test_a_server_that_forgot_the_scripts_is_sent_them_again(store: Store, backend: Backend) -> None:
+    """SCRIPT FLUSH and restarts cost one more round trip."""
+    fill(store)
+    backend.client.script_flush()
+    assert isinstance(ask(store), Current)
+
+
+def test_a_decoding_client_gets_payloads_as_bytes(backend: Backend) -> None:
+    """decode_responses=True changes nothing here."""
+    if backend.name == "fakeredis":
+        from kcg_cache import testing  # noqa: PLC0415 - only for this branch
+
+        client = testing.fake_redis(decode_responses=True)
+    else:
+        kwargs = backend.client.connection_pool.connection_kwargs
+        url = f"redis://:{kwargs['password']}@{kwargs['host']}:{kwargs['port']}/0"
+        client = real_client(url, decode_responses=True)
+    payload = codec.encode("numbers", [{"k": "가\x00é"}])
+    store = Store(client, "decoded", backend.settings)
+    fill(store, payload)
+    assert ask(store).entry.payload == payload.data
+    client.close()
