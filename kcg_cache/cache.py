@@ -29,7 +29,7 @@ from kcg_cache.metrics import Metrics
 from kcg_cache.near import Debt, Near, NearCopy, Start
 from kcg_cache.outage import TABLE, Behaviour, Breaker, Operation
 from kcg_cache.receipt import Invalidation
-from kcg_cache.rows import thaw
+from kcg_cache.rows import thawed
 from kcg_cache.settings import INVALIDATE_WAIT, Settings
 from kcg_cache.snapshot import Snapshot
 from kcg_cache.store import Store
@@ -666,7 +666,7 @@ class SharedCache:
 
 
 def _thawed(snapshot: Snapshot) -> Snapshot:
-    return replace(snapshot, rows=thaw(snapshot.rows))
+    return replace(snapshot, rows=tuple(map(thawed, snapshot.rows)))
 
 
 #: Every cache of this process, so that a forked child can give each fresh locks (PROTOCOL R12).

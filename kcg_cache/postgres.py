@@ -160,3 +160,16 @@ def connect(dsn: str = "") -> Iterator[Any]:
         ours["connect_timeout"] = CONNECT_TIMEOUT
     with contextlib.closing(psycopg2.connect(dsn, **ours)) as connection:
         yield connection
+
+
+def execute(conn: Any, sql: str, *values: Any) -> int:
+    """Run statements that give no rows; give how many rows the last of them changed."""
+    with contextlib.closing(conn.cursor()) as cursor:
+        # Without values None: text that is no template may hold a '%'.
+        cursor.execute(sql, values or None)
+        return int(cursor.rowcount)
+
+
+def dsn_of_database(dsn: str, name: str) -> str:
+    """Give the connection string of another database of the same server."""
+    return str(extensions.make_dsn(dsn, dbname=name))

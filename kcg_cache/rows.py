@@ -6,7 +6,6 @@ are real dicts and lists (``json``, ``orjson``, ``==``, ``isinstance`` treat the
 ``copy.deepcopy`` gives a private, mutable, plain copy.
 """
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self, TypedDict
 
@@ -39,13 +38,13 @@ class FrozenDict(dict[str, Any]):
     clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        return dict, (dict(self),)
+        return dict, (thawed(self),)
 
     def __copy__(self) -> dict[str, Any]:
         return dict(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return {key: copy.deepcopy(value, memo) for key, value in self.items()}
+    def __deepcopy__(self, _memo: object) -> dict[str, Any]:
+        return dict(thawed(self))
 
 
 class FrozenList(list[Any]):
@@ -68,13 +67,13 @@ class FrozenList(list[Any]):
     append = extend = insert = pop = remove = clear = sort = reverse = _refuse
 
     def __reduce_ex__(self, _protocol: object) -> tuple[Any, ...]:
-        return list, (list(self),)
+        return list, (thawed(self),)
 
     def __copy__(self) -> list[Any]:
         return list(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
-        return [copy.deepcopy(value, memo) for value in self]
+    def __deepcopy__(self, _memo: object) -> list[Any]:
+        return list(thawed(self))
 
 
 if TYPE_CHECKING:
@@ -152,20 +151,20 @@ def freeze(rows: list[Any], row_type: type[Mapping[str, Any]]) -> tuple[Any, ...
     return tuple(frozen)
 
 
-def thaw(rows: tuple[Any, ...]) -> tuple[dict[str, Any], ...]:
-    """Give private, mutable, plain copies of immutable rows (`Settings.copy_rows`); deep nesting is no matter."""
-    plain: list[dict[str, Any]] = [dict(row) for row in rows]
-    pending: list[Any] = list(plain)
+def thawed(value: Any) -> Any:
+    """Give a private, mutable, plain copy of an immutable dict or list; deep nesting is no matter."""
+    plain = dict(value) if isinstance(value, dict) else list(value)
+    pending: list[Any] = [plain]
     while pending:
         target = pending.pop()
-        for key, value in target.items() if type(target) is dict else enumerate(target):
-            if isinstance(value, dict):
-                child: Any = dict(value)
-            elif isinstance(value, list):
-                child = list(value)
+        for key, inner in target.items() if type(target) is dict else enumerate(target):
+            if isinstance(inner, dict):
+                child: Any = dict(inner)
+            elif isinstance(inner, list):
+                child = list(inner)
             else:
                 continue
             # Replacing the value of a key that is there changes no dict's size: the loop may go on.
             target[key] = child
             pending.append(child)
-    return tuple(plain)
+    return plain

@@ -4,6 +4,7 @@ Every call is one script (PROTOCOL R1), bounded by the client's timeouts, and ev
 one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
 """
 
+import dataclasses
 import inspect
 import re
 import warnings
@@ -358,6 +359,13 @@ class Store:
             # The client parses INFO into a dict by itself.
             facts |= {str(name): str(value) for name, value in self._call("INFO", section).items()}
         return facts
+
+    def remove(self) -> int:
+        """Delete every key of this dataset for good, the log of invalidations too; give how many there were.
+
+        For the demo, which takes everything of its own away with it. To withdraw rows is `invalidate`.
+        """
+        return int(self._call("UNLINK", *dataclasses.astuple(self.keys)))
 
     def close(self) -> None:
         """Close the client's connections; it opens new ones when it is used again."""

@@ -15,7 +15,7 @@ class TickedSystem(System):
         self.time = 1000.0
         self.slept: list[float] = []
         self.tokens: list[str] = []
-        self.now = self._now  # type: ignore[method-assign]
+        self.now = self._now
 
     def _now(self) -> float:
         return self.time

@@ -1,4 +1,4 @@
-"""The way of one read, and the promise, on fakeredis and on a real server: workers are caches with near copies of their own."""
+"""The way of one read, and the promise, on fakeredis and on a real server: a worker is a cache of its own."""
 
 import contextlib
 import logging
@@ -210,7 +210,7 @@ def test_a_lease_does_not_outlive_the_entry(backend: Backend) -> None:
 
 
 def test_a_load_that_an_invalidate_overtook_reaches_nobody(backend: Backend) -> None:
-    """Held between its SELECT and its publish while the row changes: it starts over, and Redis never held it (R3, R4)."""
+    """Held between SELECT and publish while the row changes: it starts over, and Redis never held it (R3, R4)."""
     worker, operator, reader = backend.worker(), backend.worker(), backend.worker()
 
     def promote() -> None:
@@ -224,7 +224,9 @@ def test_a_load_that_an_invalidate_overtook_reaches_nobody(backend: Backend) -> 
     assert backend.source.loads == 2
 
 
-def test_a_filler_that_is_rejected_three_times_returns_rows_from_after_its_call_and_keeps_none(backend: Backend) -> None:
+def test_a_filler_that_is_rejected_three_times_returns_rows_from_after_its_call_and_keeps_none(
+    backend: Backend,
+) -> None:
     """It gives up, drops what it had, and its next rows must be newer (R4, R8)."""
     worker, operator = backend.worker(), backend.worker()
     worker.read(None)
@@ -273,7 +275,9 @@ def test_a_reply_to_an_older_request_does_not_replace_a_newer_copy(backend: Back
     assert version_of(worker.read(None)) == 2
 
 
-def test_a_corrupt_entry_is_a_miss_that_the_next_fill_replaces(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_corrupt_entry_is_a_miss_that_the_next_fill_replaces(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
     """Counted, logged once, never rows and never an exception (R14)."""
     backend.worker().read(None)
     backend.client.hset(backend.keys.entry, "payload", b'[{"version": 99}]')
@@ -877,7 +881,7 @@ def test_two_databases_behind_one_namespace_are_counted(backend: Backend, caplog
 
 
 def test_the_lock_is_held_by_whom_the_server_says(backend: Backend) -> None:
-    """inspect shows entry, lock and events as they are."""
+    """What inspect shows is entry, lock and events as they are."""
     worker = backend.worker()
     worker.read(None)
     grant = worker._store.read(Question(token="e" * 32, now=True))

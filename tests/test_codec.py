@@ -106,7 +106,8 @@ class Colour(enum.Enum):
 
 
 @pytest.mark.parametrize(
-    "value", [datetime(2026, 1, 1, tzinfo=UTC), uuid.UUID(int=1), Decimal("1.5"), Colour.RED, b"bytes", {1, 2}, object()]
+    "value",
+    [datetime(2026, 1, 1, tzinfo=UTC), uuid.UUID(int=1), Decimal("1.5"), Colour.RED, b"bytes", {1, 2}, object()],
 )
 def test_what_json_does_not_have_is_refused_with_the_path_to_it(value: Any) -> None:
     """Nothing is turned into text silently: every reader would get another value than the loader's."""

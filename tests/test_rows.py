@@ -10,24 +10,28 @@ import orjson
 import pytest
 
 from kcg_cache import VersionRow
-from kcg_cache.rows import FrozenDict, FrozenList, freeze, thaw
+from kcg_cache.rows import FrozenDict, FrozenList, freeze, thawed
 
 PLAIN: dict[str, Any] = {"id": 1, "params": {"a": [1, 2.5, None, {"b": "가"}], "c": {"d": []}}}
+
+
+#: To the type checker a VersionRow is no class to ask about: it is a TypedDict.
+ROW_TYPE: Any = VersionRow
 
 
 @pytest.fixture
 def row() -> Any:
     """Give one frozen row."""
-    return freeze([copy.deepcopy(PLAIN)], VersionRow)[0]  # type: ignore[arg-type]
+    return freeze([copy.deepcopy(PLAIN)], ROW_TYPE)[0]
 
 
 def test_a_row_equals_the_plain_dict_and_is_a_dict(row: Any) -> None:
     """To ==, isinstance, json and orjson it is one."""
     assert row == PLAIN
-    assert PLAIN == row
+    assert PLAIN.__eq__(row) is True
     assert isinstance(row, dict)
     assert isinstance(row["params"]["a"], list)
-    assert type(row) is VersionRow
+    assert type(row) is ROW_TYPE
     assert json.loads(json.dumps(row)) == PLAIN
     assert orjson.loads(orjson.dumps(row)) == PLAIN
     assert repr(row) == repr(PLAIN)
@@ -126,7 +130,7 @@ def test_a_shallow_copy_is_a_plain_dict_of_shared_values(row: Any) -> None:
 
 def test_thawed_rows_are_plain_through_and_through(row: Any) -> None:
     """copy_rows gives these."""
-    (mine,) = thaw((row,))
+    mine = thawed(row)
     assert mine == PLAIN
     mine["params"]["a"][3]["b"] = "changed"
     mine["params"]["c"]["d"].append(1)
@@ -148,13 +152,14 @@ def test_any_depth_that_json_reads_can_be_frozen_and_thawed() -> None:
     for _ in range(5000):
         deep = [deep]
     (frozen,) = freeze([{"deep": deep}], FrozenDict)
-    (plain,) = thaw((frozen,))
+    plain = thawed(frozen)
     depth = 0
     while plain:
         plain = plain["deep"] if isinstance(plain, dict) else plain[0]
         depth += 1
     assert depth == 5001
     # Containers this deep are taken apart from the outside, or their destructors would recurse.
-    for nested in (frozen["deep"], deep):
-        while nested:
-            nested = nested[0]
+    for outermost in (frozen["deep"], deep):
+        inner = outermost
+        while inner:
+            inner = inner[0]

@@ -65,7 +65,7 @@ def test_every_header_names_what_its_script_unpacks() -> None:
 
 def test_an_argument_that_the_header_does_not_list_is_refused(store: Store) -> None:
     """A call site that says something else than the header fails before anything is sent."""
-    with pytest.raises(TypeError, match="renew.lua takes"):
+    with pytest.raises(TypeError, match=r"renew\.lua takes"):
         lua.load("renew").arguments(store.keys, {"expected": "x"})
 
 
@@ -159,9 +159,7 @@ def test_a_forced_read_does_not_accept_the_fill_that_was_granted_before_it(store
     """Though the clock stood still: now is past the grant time of the running fill (R2)."""
     ahead = int(time.time() * 1e6) + HOUR_US
     running = ask(store)
-    backend.client.set(
-        backend.keys.lock, f"{running.grant.token}|{ahead}|{running.grant.incarnation}", px=3000
-    )
+    backend.client.set(backend.keys.lock, f"{running.grant.token}|{ahead}|{running.grant.incarnation}", px=3000)
     waiting = ask(store, "b" * 32, now=True)
     assert isinstance(waiting, Wait)
     assert int(waiting.floor.value) > ahead
@@ -244,7 +242,9 @@ def test_an_entry_with_an_impossible_time_is_a_miss(store: Store, backend: Backe
     assert answer.note == "malformed"
 
 
-@pytest.mark.parametrize("field", ["digest", "format", "loaded_at", "load_us", "incarnation", "source", "signature", "payload"])
+@pytest.mark.parametrize(
+    "field", ["digest", "format", "loaded_at", "load_us", "incarnation", "source", "signature", "payload"]
+)
 def test_an_entry_that_lacks_a_field_is_a_miss(store: Store, backend: Backend, field: str) -> None:
     """Whichever it is (R14)."""
     fill(store)

@@ -33,7 +33,7 @@ local function incarnation()
   return nil
 end
 
-local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and master_replid: allow this user the INFO command'
+local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and master_replid: allow this user the INFO command (a fakeredis client: pass it through kcg_cache.testing)'
 
 -- The holder of a fill lock: token, grant time and incarnation, or nil for a value that is no lock of ours.
 local function parse_lock(value)

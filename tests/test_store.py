@@ -1,0 +1,96 @@
+"""Foreign errors are mapped at one edge, completely."""
+
+import inspect
+
+import pytest
+import redis
+
+from kcg_cache import ConfigurationError, Settings
+from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreReplyError, StoreUnreachable
+from kcg_cache.keys import Keys
+from kcg_cache.outage import SYMPTOMS
+from kcg_cache.store import MAPPED, Store, mapped
+
+
+def test_every_exception_of_redis_py_is_mapped() -> None:
+    """This fails when redis-py grows one."""
+    known = {
+        error
+        for _, error in inspect.getmembers(redis.exceptions, inspect.isclass)
+        if issubclass(error, Exception) and error.__module__ == redis.exceptions.__name__
+    }
+    assert known - set(MAPPED) == set()
+
+
+def test_every_symptom_is_a_row_of_the_outage_table() -> None:
+    """What the store reports, the table decides."""
+    assert {symptom for _, symptom in MAPPED.values()} <= set(SYMPTOMS)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "symptom"),
+    [
+        (redis.TimeoutError("t"), StoreUnreachable, "timeout"),
+        (redis.ConnectionError("refused"), StoreUnreachable, "connection"),
+        (OSError("broken"), StoreUnreachable, "connection"),
+        (redis.BusyLoadingError("LOADING"), StoreNotReady, "loading"),
+        (redis.ResponseError("NOREPLICAS Not enough good replicas to write. script: x"), StoreNotReady, "replicas"),
+        (
+            redis.ResponseError("ERR Error running script: @user_script:1: -READONLY You can't"),
+            StoreNotReady,
+            "readonly",
+        ),
+        (redis.ResponseError("MISCONF Redis is configured to save RDB"), StoreNotReady, "readonly"),
+        (redis.ResponseError("BUSY Redis is busy running a script"), StoreNotReady, "loading"),
+        (redis.ResponseError("KCGINCARNATION this server"), StoreRefused, "incarnation"),
+        (redis.ResponseError("OOM command not allowed when used memory > 'maxmemory'"), StoreRefused, "memory"),
+        (redis.ResponseError("NOPERM this user has no permissions"), StoreRefused, "denied"),
+        (redis.ResponseError("WRONGPASS invalid username-password pair"), StoreRefused, "denied"),
+        (redis.AuthenticationError("invalid"), StoreRefused, "denied"),
+        (redis.ResponseError("WRONGTYPE Operation"), StoreReplyError, "reply"),
+        (redis.ResponseError("ERR wrong number of arguments for BUSYBODY"), StoreReplyError, "reply"),
+        (redis.exceptions.ClusterDownError("CLUSTERDOWN"), StoreNotReady, "cluster"),
+    ],
+)
+def test_an_error_is_known_by_its_kind_or_by_what_the_server_says(
+    error: Exception, kind: type[StoreError], symptom: str
+) -> None:
+    """Also from within a script, where the driver sees only a ResponseError."""
+    ours = mapped(error)
+    assert type(ours) is kind
+    assert ours.symptom == symptom
+    assert str(error) in str(ours)
+
+
+def test_a_url_that_cannot_be_used_is_a_configuration_error_without_its_password() -> None:
+    """Found before anything is asked."""
+    with pytest.raises(ConfigurationError) as refused:
+        Store("redis://u:s3cret@h:1/0?socket_timeout=soon", "d", Settings())
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_dead_server_is_unreachable_and_the_cause_is_kept() -> None:
+    """The driver's error stays in the chain."""
+    store = Store("redis://127.0.0.1:1/0", "d", Settings())
+    with pytest.raises(StoreUnreachable) as failed:
+        store.inspect(1)
+    assert isinstance(failed.value.__cause__, redis.ConnectionError)
+
+
+def test_all_keys_of_a_dataset_carry_one_hash_tag() -> None:
+    """So that every script is single-slot in a cluster; the names never change between versions."""
+    keys = Keys.of("kcg", "active_versions")
+    assert keys == Keys(
+        entry="{kcg:active_versions}:entry",
+        lock="{kcg:active_versions}:lock",
+        events="{kcg:active_versions}:events",
+        invalidations="{kcg:active_versions}:invalidations",
+        guard="{kcg:active_versions}:guard",
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a{b", "a:b", "*", "가", ".a", "a" * 101])
+def test_a_name_that_is_no_safe_part_of_a_key_is_refused(name: str) -> None:
+    """With what is allowed."""
+    with pytest.raises(ConfigurationError, match="1 to 100 letters"):
+        Keys.of("kcg", name)
