@@ -2,12 +2,16 @@
 
 import os
 import secrets
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import redis
+from hypothesis.configuration import set_hypothesis_home_dir
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -23,10 +27,20 @@ FAKEREDIS_LACKS = {
     "replicas": "fakeredis knows no min-replicas-to-write",
     "acl": "fakeredis does not enforce ACLs within scripts",
     "maxmemory": "fakeredis has no memory limit",
-    "processes": "fakeredis lives in one process",
-    "sockets": "fakeredis has no sockets",
-    "blocking": "fakeredis's own lock is held by a blocked thread's clock, which a test cannot own",
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have Hypothesis keep nothing in the working directory, but beside pytest's own files or where it goes away."""
+    hypothesis.settings.register_profile("kcg", database=None, deadline=None)
+    hypothesis.settings.load_profile("kcg")
+    if config.option.basetemp:
+        home = Path(config.option.basetemp).absolute().parent / "hypothesis"
+    else:
+        temporary = tempfile.TemporaryDirectory()
+        config.add_cleanup(temporary.cleanup)
+        home = Path(temporary.name)
+    set_hypothesis_home_dir(home)
 
 
 @pytest.fixture(autouse=True)

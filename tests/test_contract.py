@@ -201,7 +201,7 @@ def check_cold_warm_plain(conn: Connection) -> None:
     redis.close()
 
 
-@hypothesis_settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.dictionaries(json_text, json_values, max_size=3) | json_values, min_size=1, max_size=4))
 @example([{"n": 10**23, "m": -(10**23), "f": -0.0, "t": 5e-324}, [1], None, "text", 5, True])
 @example([{"한국어": "가나다", "emoji": "🚢", "\u2028": "\\"}])
