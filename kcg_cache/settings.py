@@ -104,8 +104,12 @@ def variable_of(name: str) -> str:
 
 
 def without_password(url: str) -> str:
-    """Give a URL that may be shown: its password, if there is one, is replaced; so is every query value."""
-    return re.sub(r"(?<==)[^&#]*", "***", re.sub(r"(?<=:)[^:@/]*(?=@)", "***", url, count=1))
+    """Give a URL that may be shown: its password, if there is one, is replaced; so is every query value.
+
+    Up to the last ``@``: a password that holds ``:``, ``@`` or ``/`` and was not escaped is what fails to be read.
+    """
+    shown = re.sub(r"(?<=://)([^:@/?]*):.*@", r"\1:***@", url, count=1, flags=re.DOTALL)
+    return re.sub(r"(?<==)[^&#]*", "***", shown)
 
 
 def _names(names: set[str]) -> str:

@@ -891,6 +891,7 @@ def test_the_lock_is_held_by_whom_the_server_says(backend: Backend) -> None:
     assert state.entry["digest"] == worker.read(None).digest
     assert state.events[0]["event"] == "filled"
     assert state.payload_bytes > 0
+    assert worker.inspect(0).events == ()
     assert worker.server()["run_id"]
 
 

@@ -135,6 +135,9 @@ def test_passwords_and_keys_are_shown_nowhere() -> None:
         ("redis://h:1/0", "redis://h:1/0"),
         ("redis://:p@h:1/0", "redis://:***@h:1/0"),
         ("rediss://u:p@h/0?ssl_keyfile=x&password=y", "rediss://u:***@h/0?ssl_keyfile=***&password=***"),
+        ("redis://:pa:ss@h/0", "redis://:***@h/0"),
+        ("redis://:pa@ss@h/0", "redis://:***@h/0"),
+        ("redis://u:my/secret@h:6379/0", "redis://u:***@h:6379/0"),
         ("unix://u:p@/run/s.sock?db=1", "unix://u:***@/run/s.sock?db=***"),
     ],
 )

@@ -26,7 +26,7 @@ if type(size) == 'number' then bytes = size end
 
 local function newest(key)
   local found = redis.pcall('XREVRANGE', key, '+', '-', 'COUNT', count)
-  if found.err then return {} end
+  if not found or found.err then return {} end
   return found
 end
 

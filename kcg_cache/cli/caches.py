@@ -1,0 +1,96 @@
+"""Options → a cache; a connection that is opened when it is needed and that Ctrl-C interrupts."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, TypeVar
+
+from kcg_cache import postgres
+from kcg_cache.cache import SharedCache
+from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
+from kcg_cache.errors import InvalidateError, StoreError
+from kcg_cache.settings import Settings, without_password
+
+_Result = TypeVar("_Result")
+#: Seconds that an interrupted read is given to end in order.
+_GRACE = 2.0
+
+
+@contextlib.contextmanager
+def opened(redis: str | None, namespace: str | None, dataset: str = ACTIVE_VERSIONS.name) -> Iterator[SharedCache]:
+    """Give a cache with the settings of the environment and these on top; close it in the end."""
+    options: dict[str, Any] = {"redis_url": redis, "namespace": namespace}
+    settings = Settings.from_env(None, **{name: value for name, value in options.items() if value is not None})
+    cache = SharedCache(None, named(dataset), settings)
+    try:
+        yield cache
+    except (StoreError, InvalidateError) as error:
+        error.add_note(f"[{without_password(settings.redis_url)}]")
+        raise
+    finally:
+        cache.close()
+
+
+def named(dataset: str) -> Dataset:
+    """Give the dataset of a name; of one that only its own service can load, no more than the keys are needed."""
+    if dataset == ACTIVE_VERSIONS.name:
+        return ACTIVE_VERSIONS
+    return Dataset(dataset, _not_ours_to_load, transactional=False)
+
+
+def _not_ours_to_load(_conn: object) -> NoReturn:
+    raise NotImplementedError("this program knows the dataset's name, and not how to load it")
+
+
+class Database:
+    """PostgreSQL as the options and libpq's environment name it; connected only when a cache has to load."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._lent: Any = None
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[Any]:
+        """Open a connection, lend and close it: what `SharedCache.read` takes as its `conn`."""
+        with contextlib.ExitStack() as stack:
+            try:
+                self._lent = stack.enter_context(postgres.connect(self._dsn))
+            except postgres.ERRORS as error:
+                if not self._dsn:
+                    error.add_note("(without --dsn, libpq's environment decides: PGSERVICE, PGHOST, PGDATABASE …)")
+                raise
+            try:
+                yield self._lent
+            finally:
+                self._lent = None
+
+    def interruptible(self, work: Callable[[], _Result]) -> _Result:
+        """Give what `work` gives. On Ctrl-C the statement that runs is cancelled, so that a fill lock is released.
+
+        The driver does not come back to Python before PostgreSQL has answered: work that may wait for that is done
+        on a thread of its own, while this one listens to signals.
+        """
+        results: list[_Result] = []
+        errors: list[BaseException] = []
+        done = threading.Event()
+
+        def run() -> None:
+            try:
+                results.append(work())
+            except BaseException as error:  # noqa: BLE001 - raised on the caller's thread, below
+                errors.append(error)
+            finally:
+                done.set()
+
+        threading.Thread(target=run, name="kcg_cache-command", daemon=True).start()
+        try:
+            done.wait()
+        except KeyboardInterrupt:
+            if (lent := self._lent) is not None:
+                with contextlib.suppress(Exception):
+                    lent.cancel()
+            done.wait(_GRACE)
+            raise
+        if errors:
+            raise errors[0]
+        return results[0]
