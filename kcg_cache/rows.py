@@ -121,33 +121,21 @@ def freeze(rows: list[Any], row_type: type[Mapping[str, Any]]) -> tuple[Any, ...
         pending.append((new_row, row))
     while pending:
         target, source = pending.pop()
+        in_dict = type(source) is dict
+        put: Any = set_key if in_dict else set_index
         child: Any
-        if type(source) is dict:
-            for key, value in source.items():
-                kind = type(value)
-                if kind is dict:
-                    child = new_dict(FrozenDict)
-                    update(child, value)
-                elif kind is list:
-                    child = new_list(FrozenList)
-                    extend(child, value)
-                else:
-                    continue
-                set_key(target, key, child)
-                pending.append((child, value))
-        else:
-            for index, value in enumerate(source):
-                kind = type(value)
-                if kind is dict:
-                    child = new_dict(FrozenDict)
-                    update(child, value)
-                elif kind is list:
-                    child = new_list(FrozenList)
-                    extend(child, value)
-                else:
-                    continue
-                set_index(target, index, child)
-                pending.append((child, value))
+        for key, value in source.items() if in_dict else enumerate(source):
+            kind = type(value)
+            if kind is dict:
+                child = new_dict(FrozenDict)
+                update(child, value)
+            elif kind is list:
+                child = new_list(FrozenList)
+                extend(child, value)
+            else:
+                continue
+            put(target, key, child)
+            pending.append((child, value))
     return tuple(frozen)
 
 

@@ -65,6 +65,13 @@ def redis_url(valkey_server: EmbeddedValkey) -> str:
 
 
 @pytest.fixture
+def client(redis_url: str) -> Iterator[Any]:
+    """Give a client of it."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
 def namespace() -> str:
     """Give a namespace of the test's own."""
     return f"test-{secrets.token_hex(4)}"

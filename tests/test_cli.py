@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 import typer
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in spite of its name
 from rich.cells import cell_len
@@ -29,22 +28,11 @@ from kcg_cache.cli import app
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
+from tests.programs import NOBODY, SOURCE, Ended
+from tests.programs import ended as finished
 from tests.waiting import eventually
 
-#: Where a new process finds the very package that this one tests.
-SOURCE = str(Path(kcg_cache.__file__).parent.parent)
-#: A port that nobody listens on, and that only root could take.
-NOBODY = "redis://:hush-hush@127.0.0.1:1/0"
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """What a process left."""
-
-    code: int
-    out: str
-    err: str
 
 
 @dataclass(frozen=True)
@@ -80,9 +68,7 @@ class Cli:
 
     def __call__(self, *arguments: str, **environment: str) -> Ended:
         """Run one command with both streams captured, as in a pipeline."""
-        with self.start(*arguments, environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            out, err = process.communicate()
-        return Ended(process.returncode, out.decode(), err.decode())
+        return finished(self.start(*arguments, environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
     def json(self, *arguments: str) -> Any:
         """Run one command that succeeds, quietly, and give its one document."""
@@ -176,12 +162,6 @@ def filled(cache: SharedCache, database: Database) -> SharedCache:
     """Give the same with the sample data shared."""
     assert cache.read(database.connect()).shared
     return cache
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 def one_line(ended: Ended) -> str:

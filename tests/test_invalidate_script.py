@@ -16,24 +16,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-import redis
 
-import kcg_cache
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.keys import Keys
+from tests.programs import NOBODY, SOURCE, Ended
+from tests.programs import ended as finished
 from tests.waiting import eventually
 
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "invalidate_cache.py"
-NOBODY = "redis://:hush-hush@127.0.0.1:1/0"
 
-
-@dataclass(frozen=True)
-class Ended:
-    """What a process left."""
-
-    code: int
-    out: str
-    err: str
+pytestmark = pytest.mark.checkout
 
 
 @dataclass(frozen=True)
@@ -58,9 +50,7 @@ class Script:
 
     def __call__(self, *arguments: str, **environment: str) -> Ended:
         """Run it to its end."""
-        with self.start(*arguments, **environment) as process:
-            out, err = process.communicate()
-        return Ended(process.returncode, out.decode(), err.decode())
+        return finished(self.start(*arguments, **environment))
 
 
 @pytest.fixture
@@ -68,7 +58,7 @@ def script(redis_url: str, namespace: str, tmp_path: Path) -> Script:
     environment = {
         "PATH": os.environ.get("PATH", ""),
         # The package that is tested, for the case that the script does not lie in a checkout.
-        "PYTHONPATH": str(Path(kcg_cache.__file__).parent.parent),
+        "PYTHONPATH": SOURCE,
         "HOME": str(tmp_path),
         "LANG": "C.UTF-8",
         "KCG_CACHE_REDIS_URL": redis_url,
@@ -80,12 +70,6 @@ def script(redis_url: str, namespace: str, tmp_path: Path) -> Script:
 @pytest.fixture
 def keys(namespace: str) -> Keys:
     return Keys.of(namespace, "active_versions")
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[Any]:
-    with redis.Redis.from_url(redis_url) as client:
-        yield client
 
 
 def one_line(ended: Ended) -> str:
