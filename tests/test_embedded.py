@@ -22,6 +22,7 @@ import psycopg2
 import pytest
 import redis
 
+import kcg_cache
 from kcg_cache.embedded import (
     EmbeddedError,
     EmbeddedPostgres,
@@ -37,14 +38,14 @@ from kcg_cache.embedded import (
 from kcg_cache.errors import ConfigurationError
 from tests.waiting import eventually
 
-PROJECT = Path(__file__).parent.parent
+PACKAGE = Path(kcg_cache.__file__).parent
 
 # How a program of its own comes by the servers: without the library around them, which it does not need, and which
 # may not be importable for a user without rights.
 PREAMBLE = f"""
 import json, os, signal, socket, sys, types
 sys.modules["kcg_cache"] = types.ModuleType("kcg_cache")
-sys.modules["kcg_cache"].__path__ = [{str(PROJECT / "kcg_cache")!r}]
+sys.modules["kcg_cache"].__path__ = [{str(PACKAGE)!r}]
 from kcg_cache.embedded import EmbeddedError, start_postgres, start_replica, start_valkey
 
 def say(**facts):
