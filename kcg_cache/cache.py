@@ -37,6 +37,8 @@ from kcg_cache.system import SYSTEM, System
 
 #: How often a rejected filler starts over, and how often one read is told a corrupt entry (PROTOCOL R4, R14).
 TRIES = 3
+#: Seconds that nobody waits for: more would not be told apart from "any age".
+_LONGEST_AGE = 1e9
 
 
 class _Permit:
@@ -74,6 +76,8 @@ class _Call:
     rejected: str | None = None
     #: The near copy turned out to be of another format: ask as if there were none.
     unknown: bool = False
+    #: Why the script did not accept the entry that is there (R14).
+    note: str = ""
     #: Answers that were not to be believed, and fills that were rejected.
     disbelieved: int = 0
     rejections: int = 0
@@ -125,7 +129,8 @@ class SharedCache:
         self.metrics = Metrics()
         self._system = system
         self._now = system.now
-        self._store = Store(self.settings.redis_url if redis is None else redis, dataset.name, self.settings)
+        url_or_client = self.settings.redis_url if redis is None else redis
+        self._store = Store(url_or_client, dataset.name, self.settings, now=system.now)
         self._near = Near(system.now)
         self._breaker = Breaker(self.settings.breaker_window, system.now)
         self._log = Log(dataset.name)
@@ -147,6 +152,9 @@ class SharedCache:
         Raises what the loader and its connection raise; `DatasetError` for rows that cannot be shared;
         `ConfigurationError` for wrong arguments. A Redis that fails raises nothing (PROTOCOL R8).
         """
+        given: Any = max_age
+        if given is not None and not (isinstance(given, (int, float)) and 0 <= given <= _LONGEST_AGE):
+            raise ConfigurationError(f"max_age is {max_age!r}; allowed: seconds, 0 to {_LONGEST_AGE:g}, or None")
         copy = self._near.copy
         if (
             copy is not None
@@ -160,8 +168,6 @@ class SharedCache:
         return snapshot if not self._copy_rows else _thawed(snapshot)
 
     def _read_slowly(self, conn: Any, *, force: bool, max_age: float | None) -> Snapshot:
-        if max_age is not None and not 0 <= max_age < math.inf:
-            raise ConfigurationError(f"max_age is {max_age!r}; allowed: seconds, 0 or more, or None")
         if self._bypass:
             return self._bypassing(conn)
         started = self._now()
@@ -176,10 +182,10 @@ class SharedCache:
         )
         if force:
             return self._ask(call)  # at once: it may join no plain read's fill that began before it (R12)
-        if not call.permit.acquire(self.settings.wait_timeout):
-            self.metrics.add("wait_timeouts")
-            return self._load_privately(call)
         try:
+            if not call.permit.acquire(self.settings.wait_timeout):
+                self.metrics.add("wait_timeouts")
+                return self._load_privately(call)
             return self._answered_while_queueing(call) or self._ask(call)
         finally:
             call.permit.release()
@@ -218,9 +224,10 @@ class SharedCache:
                 self._on_error(Operation.READ, error)
                 return self._load_privately(call)
             self._on_answer()
-            self._note(answer.note)
-            call.floor, call.floor_debt = answer.floor, start.debt
-            if start.debt is not None:
+            self._note(call, answer.note)
+            if not call.force or call.floor != answer.floor:
+                call.floor, call.floor_debt = answer.floor, start.debt
+            if start.debt is not None and call.floor_debt is start.debt:
                 self._near.resolve(start.debt, answer.floor)
             snapshot: Snapshot | None
             match answer:
@@ -234,14 +241,15 @@ class SharedCache:
                 return snapshot
 
     def _question(self, call: _Call, start: Start) -> Question:
-        floor = call.floor
-        if start.debt is not call.floor_debt:
+        floor, copy = call.floor, start.copy or call.fallback
+        if start.debt is not call.floor_debt and not call.force:
             # This process was given private rows in the meantime: a floor from before them does not cover them. A
-            # call without a floor of its own takes over what the debt has resolved (R8).
-            floor = start.debt.floor if start.debt is not None and not call.force and call.max_age is None else None
+            # call without a floor of its own takes over what the debt has resolved (R8). A forced read keeps its own,
+            # or each of many would load anew whenever another's reply came too late (Promise 2); see `_take`.
+            floor = start.debt.floor if start.debt is not None and call.max_age is None else None
         return Question(
             token=call.token,
-            known=start.copy.snapshot.digest if start.copy is not None and not call.unknown else None,
+            known=copy.snapshot.digest if copy is not None and not call.unknown else None,
             now=call.force or start.debt is not None,
             max_age=call.max_age,
             resolved=floor,
@@ -255,13 +263,18 @@ class SharedCache:
             call.disbelieved += 1
             return self._load_privately(call) if call.disbelieved >= TRIES else None
         self.metrics.add("lease_renewals" if answer.entry.payload is None else "reads_redis")
-        self._keep(copy, start)
+        if start.debt is None or call.floor_debt is start.debt:
+            self._keep(copy, start)
+        else:
+            # A forced read's floor is of its first script, and does not cover private rows that came after that.
+            self._near.drop()
+            self.metrics.add("near_dropped")
         # Redis was asked, so this one answer says so; the covered reads after it say near.
         return replace(copy.snapshot, source="redis")
 
     def _believed(self, call: _Call, start: Start, entry: Entry) -> NearCopy | None:
         """Check and decode an entry; None, counted and noted in the call, for one that is not to be believed (R14)."""
-        held = start.copy
+        held = next((c for c in (start.copy, call.fallback) if c and c.snapshot.digest == entry.digest), None)
         try:
             codec.check_signature(self.settings.signing_keys, entry.signature, entry.claim(self.dataset.name))
             if entry.payload is not None:
@@ -309,8 +322,12 @@ class SharedCache:
         self.metrics.add("waits")
         # Not past the lock's own end: when its holder was killed, no event comes.
         seconds = min(left, answer.lock_left + 0.001, self.settings.redis_timeout / 2)
+        if not answer.last_event:  # this user may not read the stream, or it is none
+            self._system.sleep(seconds)
+            return None
         try:
             self._store.await_event(answer.last_event, seconds)
+            self._log.over("redis_wait_failed")
         except StoreError as error:
             if self._on_error(Operation.WAIT, error) is not Behaviour.POLL:
                 return self._load_privately(call)
@@ -322,11 +339,12 @@ class SharedCache:
     def _fill(self, call: _Call, start: Start, answer: Fill) -> Snapshot | None:
         """Load under the lock that is ours, publish, keep; None to start over after a rejection."""
         self._offer(call, start, answer.fallback)
-        ahead = answer.fallback is not None and answer.fallback.fresh > 0 and call.fallback is not None
-        if ahead and call.fallback is not None:
+        fallback = call.fallback
+        ahead = fallback is not None and not fallback.snapshot.stale
+        if ahead and fallback is not None:
             # Refresh-ahead (R16): everyone else goes on reading, the other threads of this process too.
             self.metrics.add("refreshes")
-            self._keep(call.fallback, start)
+            self._keep(fallback, start)
             call.permit.release()
         lock = FillLock(
             self._store,
@@ -375,6 +393,7 @@ class SharedCache:
             self._on_error(Operation.PUBLISH, error)
             self.metrics.add("fills_unanswered")
             return self._kept_privately(loaded)
+        self._log.over("redis_publish_failed")
         if published is None:
             self.metrics.add("fills_rejected")
             call.rejections += 1
@@ -400,7 +419,7 @@ class SharedCache:
         copy = NearCopy(snapshot, loaded.payload.format, valid_until, identity)
         # The lease counts from the publish; the order of copies from the read that was granted the lock, because the
         # rows are no newer than that (R6). Those of a refresh-ahead follow the entry that it refreshes.
-        replaces = answer.fallback.full_identity if answer.fallback is not None else None
+        replaces = call.fallback.identity if call.fallback is not None else None
         self._keep(copy, start, replaces=replaces)
         return replace(snapshot, source="database")
 
@@ -429,8 +448,8 @@ class SharedCache:
 
     def _offer(self, call: _Call, start: Start, entry: Entry | None) -> None:
         """Keep what Redis offers in case the load fails; an entry that is not to be believed is no offer (R14)."""
-        if entry is not None:
-            call.fallback = self._believed(call, start, entry) or call.fallback
+        # The latest answer alone counts: what it no longer offers was withdrawn, or filled anew, in the meantime.
+        call.fallback = self._believed(call, start, entry) if entry is not None else None
 
     def _fall_back(self, call: _Call, *, error: Exception | None) -> Snapshot:
         """Serve the offered rows: of a refresh that did not come about (R16), or past the TTL because a load failed."""
@@ -544,11 +563,15 @@ class SharedCache:
 
         Raises `InvalidateError` when Redis did not confirm it (PROTOCOL R9); it may be repeated.
         """
+        if reason is not None and not isinstance(reason, str):
+            raise ConfigurationError(f"reason is {type(reason).__name__}; allowed: text, or None")
         who = f"{self._system.user()} (pid {self._system.pid()})"
         host = self._system.host()
         sent_at = self._now()
         try:
-            deleted = self._store.invalidate(who=who, host=host, reason=reason or "")
+            deleted = self._store.invalidate(
+                who=who, host=host, reason=(reason or "").encode(errors="replace").decode()
+            )
         except StoreError as error:
             self.metrics.add("invalidate_errors")
             self.metrics.add("store_errors")
@@ -598,7 +621,7 @@ class SharedCache:
         return self._store.server()
 
     def close(self) -> None:
-        """Close the connections to Redis; they open again at the next use."""
+        """Close the connections that this cache opened; they open again at the next use. A passed client is left."""
         self._store.close()
 
     # --- faults, counted and logged once ----------------------------------------------------------------------------
@@ -608,18 +631,13 @@ class SharedCache:
         self.metrics.add("store_errors")
         if behaviour is Behaviour.PRIVATE_AND_OPEN and self._breaker.failed():
             self.metrics.add("breaker_opened")
-        self._log.once(
-            logging.WARNING,
-            "redis_failed",
-            f"{operation.value} {error.symptom}",
-            f"{operation.value}: {behaviour.value}",
-            error=error,
-        )
+        event = f"redis_{operation.value}_failed"
+        self._log.once(logging.WARNING, event, error.symptom, behaviour.value, error=error)
         return behaviour
 
     def _on_answer(self) -> None:
+        self._log.over("redis_read_failed")
         if self._breaker.succeeded():
-            self._log.over("redis_failed")
             self._log.event(logging.INFO, "redis_back", "Redis answers again")
 
     def _on_taint(self, taint: str) -> None:
@@ -632,9 +650,10 @@ class SharedCache:
             reason=taint,
         )
 
-    def _note(self, note: str) -> None:
-        """Log and count an entry that the script itself did not accept as one of ours (R14)."""
-        if note in ("type", "malformed", "oversized"):
+    def _note(self, call: _Call, note: str) -> None:
+        """Log and count, once a call, an entry that the script itself did not accept as one of ours (R14)."""
+        if note in ("type", "malformed", "oversized") and note != call.note:
+            call.note = note
             self._reject(note, f"the entry was not accepted: {note}")
 
     def _reject(self, reason: str, message: str) -> None:
@@ -643,10 +662,15 @@ class SharedCache:
 
     def _report(self, message: str) -> None:
         self.metrics.add("bad_params")
-        self._log.event(logging.WARNING, "bad_params", message)
+        if self._bypass:  # every read loads: the same row would be told of on every one
+            self._log.once(logging.WARNING, "bad_params", message, message)
+        else:
+            self._log.event(logging.WARNING, "bad_params", message)
 
     def _check_source(self, source: str, previous: str) -> None:
-        if previous and previous != source:
+        # A user who may not ask for the system identifier says "unknown": then the names must do.
+        same = previous.partition("/")[2] == source.partition("/")[2] if "unknown" in previous + source else False
+        if previous and previous != source and not same:
             self.metrics.add("foreign_sources")
             self._log.once(
                 logging.ERROR,

@@ -208,7 +208,10 @@ def on_own_stack(work: Callable[[], Any]) -> Any:
             result.error = error
 
     thread = threading.Thread(target=run, name="kcg_cache-json", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:  # a limit of threads, or the interpreter's end: the stack that is left must do
+        return work()
     thread.join()
     if result.error is not None:
         raise result.error

@@ -47,7 +47,16 @@ class FillLock:
         self._held = True
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._renew, name="kcg_cache-renew", daemon=True).start()
+        try:
+            threading.Thread(target=self._renew, name="kcg_cache-renew", daemon=True).start()
+        except RuntimeError as error:  # a limit of threads, or the interpreter's end: the lock lives for lock_ttl only
+            self._metrics.add("renew_errors")
+            self._log.once(logging.WARNING, "renew_failed", "thread", "the fill lock is not renewed", error=error)
+        except BaseException:
+            # An interrupt while start() waits: nobody leaves a block that was not entered, and the lock would be
+            # renewed for as long as this process lives.
+            self.release("interrupted")
+            raise
         return self
 
     def __exit__(

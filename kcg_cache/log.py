@@ -33,6 +33,8 @@ class Log:
 
     def over(self, event: str) -> bool:
         """Let `event` be said again; tell whether it had been said."""
+        if not self._said:
+            return False
         with self._lock:
             said = {key for key in self._said if key[0] == event}
             self._said -= said

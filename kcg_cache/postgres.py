@@ -50,7 +50,17 @@ def lent(conn: Any, *, transactional: bool = True) -> Iterator[Any]:
             f"the callable given as conn returned {type(context).__name__}, which is no context manager of a "
             "connection: give a connection, or something like a pool's .connection"
         )
+    if hasattr(context, "cursor"):
+        # A connection is a context manager too, but one that commits the caller's transaction and gives nothing back.
+        raise ConfigurationError(
+            f"the callable given as conn returned a connection itself ({type(context).__name__}): let it return a "
+            "context manager that gives the connection back, such as contextlib.closing(connection)"
+        )
     with context as connection:
+        if transactional and not hasattr(connection, "cursor"):
+            raise ConfigurationError(
+                f"the context manager given as conn yielded {type(connection).__name__}, which is no connection"
+            )
         yield connection
 
 

@@ -21,6 +21,8 @@ INVALIDATE_WAIT = LEASE_MAX * 1.02
 PREFIX = "KCG_CACHE_"
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
 _DAY = 86_400.0
+#: What Kubernetes sets in every container beside a Service that is called kcg-cache.
+_KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_.*)?)")
 _URL_SCHEMES = ("redis", "rediss", "unix")
 
 
@@ -84,7 +86,7 @@ class Settings:
             raise SettingsError(f"no setting is called {', '.join(map(repr, unknown))}; there are: {_names(names)}")
         values: dict[str, Any] = {}
         for variable, text in environ.items():
-            if not variable.startswith(PREFIX):
+            if not variable.startswith(PREFIX) or _KUBERNETES.fullmatch(variable):
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in names:
@@ -179,7 +181,7 @@ def _namespace(name: str, value: Any) -> str:
 def _url(name: str, value: Any) -> str:
     allowed = "redis://[user:password@]host[:port][/db], the same with rediss://, or unix:///path"
     if not isinstance(value, str):
-        raise _wrong(name, value, allowed)
+        raise _wrong(name, "<bytes, not shown>" if isinstance(value, bytes) else value, allowed)
     try:
         parts = urlsplit(value)
         _ = parts.port  # raises on a port that is no number

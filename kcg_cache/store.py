@@ -6,13 +6,15 @@ one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decid
 
 import dataclasses
 import inspect
+import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import redis
 import redis.asyncio
+import redis.sentinel
 from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.retry import Retry
@@ -41,6 +43,7 @@ from kcg_cache.errors import (
     StoreUnreachable,
 )
 from kcg_cache.settings import Settings, without_password
+from kcg_cache.system import SYSTEM
 
 # --- the client -----------------------------------------------------------------------------------------------------
 
@@ -69,8 +72,9 @@ def _checked_client(client: Any) -> Any:
         raise ConfigurationError(
             f"{type(client).__module__}.{type(client).__name__} is an asyncio client: give a sync one, or a URL"
         )
-    if not callable(getattr(client, "execute_command", None)):
-        raise ConfigurationError(f"{client!r} is no redis client: give a redis.Redis, or a URL")
+    unfit = isinstance(client, (redis.client.Pipeline, redis.sentinel.Sentinel))
+    if unfit or not callable(getattr(client, "execute_command", None)):
+        raise ConfigurationError(f"{type(client).__name__} is no redis client: give a redis.Redis, or a URL")
     return client
 
 
@@ -78,19 +82,23 @@ def _bound_of(client: Any) -> float | None:
     """Give the longest that one call of a client may take, in seconds; None for no bound, 0 where no socket is."""
     if getattr(client, "kcg_cache_in_process", False):  # set by kcg_cache.testing
         return 0.0
-    pool = getattr(client, "connection_pool", None)
-    kwargs = getattr(pool, "connection_kwargs", None)
-    if kwargs is None:  # a cluster client keeps them elsewhere
-        kwargs = getattr(getattr(client, "nodes_manager", None), "connection_kwargs", None)
-    if not isinstance(kwargs, Mapping):
-        return None
+    kwargs = _arguments_of(client)
     timeout = kwargs.get("socket_timeout", 5.0)
     connect_timeout = kwargs.get("socket_connect_timeout", timeout)
     if timeout is None or connect_timeout is None:
         return None
     retry = kwargs.get("retry") or getattr(client, "retry", None)
     tries = 1 + (retry.get_retries() if retry is not None else 0)
-    return max(float(timeout), float(connect_timeout)) * tries
+    waiting = getattr(getattr(client, "connection_pool", None), "timeout", 0.0)  # of a pool that blocks
+    return None if waiting is None else max(float(timeout), float(connect_timeout)) * tries + float(waiting)
+
+
+def _arguments_of(client: Any) -> Mapping[str, Any]:
+    """Give what a client makes its connections with; a client that does not say has no timeout."""
+    kwargs = getattr(getattr(client, "connection_pool", None), "connection_kwargs", None)
+    if kwargs is None:  # a cluster client keeps them elsewhere
+        kwargs = getattr(getattr(client, "nodes_manager", None), "connection_kwargs", None)
+    return kwargs if isinstance(kwargs, Mapping) else {"socket_timeout": None}
 
 
 class ClientTimeoutWarning(UserWarning):
@@ -161,6 +169,8 @@ _CODES: tuple[tuple[str, _Mapped], ...] = (
     ("CLUSTERDOWN", (StoreNotReady, "cluster")),
     ("TRYAGAIN", (StoreNotReady, "cluster")),
     ("NOPERM", (StoreRefused, "denied")),
+    ("ACL failure", (StoreRefused, "denied")),  # what NOPERM is called within a script
+    ("No connection available", (StoreUnreachable, "pool")),  # a blocking pool's words
     ("NOAUTH", (StoreRefused, "denied")),
     ("WRONGPASS", (StoreRefused, "denied")),
     ("OOM", (StoreRefused, "memory")),
@@ -171,6 +181,7 @@ _BY_CODE = dict(_CODES)
 _DRIVER_ERRORS: tuple[type[Exception], ...] = (
     *(error for error in MAPPED if error.__mro__[1] in (Exception, ValueError)),
     OSError,
+    UnicodeError,  # a host name that is none
 )
 
 _ADVICE = {
@@ -206,23 +217,28 @@ def mapped(error: BaseException) -> StoreError:
 class Store:
     """The scripts of one dataset on one server. Every method raises `StoreError`, and nothing else of the driver's."""
 
-    def __init__(self, client_or_url: Any, dataset: str, settings: Settings) -> None:
+    def __init__(
+        self, client_or_url: Any, dataset: str, settings: Settings, *, now: Callable[[], float] = SYSTEM.now
+    ) -> None:
+        self._now = now
         self.keys = keys.Keys.of(settings.namespace, dataset)
         self._settings = settings
+        self._own_client = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
             Settings(redis_url=client_or_url)  # says what a URL may be
             self._client: Any = connect(client_or_url, settings.redis_timeout)
         else:
             self._client = _checked_client(client_or_url)
-        self._bound = _bound_of(self._client)
-        if self._bound is None or self._bound > settings.redis_timeout * 1.001:
-            bound = "has no timeout" if self._bound is None else f"may take {self._bound:g} s for one call"
+        bound_of_client = _bound_of(self._client)
+        self._socket_timeout = _arguments_of(self._client).get("socket_timeout", 5.0) or math.inf
+        if bound_of_client is None or bound_of_client > settings.redis_timeout * 1.001:
+            bound = "has no timeout" if bound_of_client is None else f"may take {bound_of_client:g} s for one call"
             warnings.warn(
                 f"the Redis client given to kcg_cache {bound}, more than redis_timeout={settings.redis_timeout:g} s: "
                 "a hung Redis holds a read up for that long. Give a URL, or a client with socket_timeout, "
                 "socket_connect_timeout and retry=Retry(NoBackoff(), 0)",
                 ClientTimeoutWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         self._fixed = {
             "ttl_ms": _ms(settings.ttl),
@@ -248,6 +264,9 @@ class Store:
                 **self._fixed,
             },
         )
+        if _text(reply["asked"]) != question.token:
+            self._forget_connections()
+            raise StoreReplyError("read.lua answered another question", symptom="reply")
         incarnation = _text(reply["incarnation"])
         floor = Floor(_text(reply["floor"]), incarnation)
         note = _text(reply["note"])
@@ -266,9 +285,7 @@ class Store:
 
         It ends before half of any timeout that the client has.
         """
-        longest = self._settings.redis_timeout / 2
-        if self._bound:
-            longest = min(longest, self._bound / 2)
+        longest = min(self._settings.redis_timeout, self._socket_timeout) / 2
         block = max(1, int(min(seconds, longest) * 1000))
         self._call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", self.keys.events, after)
 
@@ -368,37 +385,57 @@ class Store:
         return int(self._call("UNLINK", *dataclasses.astuple(self.keys)))
 
     def close(self) -> None:
-        """Close the client's connections; it opens new ones when it is used again."""
-        close = getattr(self._client, "close", None)
-        if callable(close):
-            close()
+        """Close the connections of a client that was made here; it opens new ones when it is used again."""
+        if self._own_client:
+            self._client.close()
 
     def _run(self, name: str, values: Mapping[str, str | bytes | int]) -> dict[str, Any]:
         script = lua.load(name)
         arguments = script.arguments(self.keys, values)
         count = len(script.keys)
         try:
-            return script.reply(self._call("EVALSHA", script.sha, count, *arguments))
+            answer = self._call("EVALSHA", script.sha, count, *arguments)
         except StoreReplyError as error:
             if not isinstance(error.__cause__, _R.NoScriptError):
                 raise
-        # Not run, for the server does not have it (a restart, SCRIPT FLUSH): send the text, which it keeps.
-        return script.reply(self._call("EVAL", script.text, count, *arguments))
+            # Not run, for the server does not have it (a restart, SCRIPT FLUSH): send the text, which it keeps.
+            answer = self._call("EVAL", script.text, count, *arguments)
+        try:
+            return script.reply(answer)
+        except StoreReplyError:
+            self._forget_connections()
+            raise
 
     def _call(self, *command: Any) -> Any:
         """Send one command; NEVER_DECODE keeps payloads bytes on a client that decodes.
 
         A connection that was closed under us is tried once more: every script may run twice (a token that holds the
-        lock is granted it again; deletions are idempotent; a publish that ran is then rejected, and read back).
+        lock is granted it again; deletions are idempotent; a publish that ran is then rejected, and read back). Not
+        when half of the deadline has passed: it would be another one (R8).
         """
+        began = self._now()
         for last in (False, True):
             try:
                 return self._client.execute_command(*command, **{NEVER_DECODE: True})
             except _DRIVER_ERRORS as error:
                 ours = mapped(error)
-                if last or ours.symptom != "connection":
+                late = self._now() - began > self._settings.redis_timeout / 2
+                if last or late or ours.symptom != "connection":
                     raise ours from error
+            except BaseException:
+                # A signal's (Ctrl-C, a task's time limit), between the question and its answer. The client has put the
+                # connection back, and the next question on it would be given this one's answer.
+                self._forget_connections()
+                raise
         raise AssertionError
+
+    def _forget_connections(self) -> None:
+        """Close the client's idle connections: one of them may hold an answer that nobody waited for."""
+        pool = getattr(self._client, "connection_pool", None)
+        if pool is not None:
+            pool.disconnect(inuse_connections=False)
+        else:  # a cluster client, which has a pool for each node
+            self._client.disconnect_connection_pools()
 
 
 def _entry(reply: Mapping[str, Any], incarnation: str) -> Entry:

@@ -25,6 +25,8 @@ pytest_plugins = ["tests.pg_fixtures"]
 #: What fakeredis cannot do, in one place: a test with one of these in its `needs` mark runs on the real server alone.
 FAKEREDIS_LACKS = {
     "replicas": "fakeredis knows no min-replicas-to-write",
+    "stream ids": "fakeredis goes past the last id of a stream",
+    "sockets": "fakeredis has none, so none of their deadlines",
     "acl": "fakeredis does not enforce ACLs within scripts",
     "maxmemory": "fakeredis has no memory limit",
 }

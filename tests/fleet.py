@@ -241,8 +241,13 @@ def forked(given: dict[str, Any]) -> None:
         signal.alarm(20)
         try:
             near = cache.read(None).source
+            cache._near.forget()
+            plain = cache.read(connecting(given)).shared  # takes the slow path
+            cache._breaker.failed()
+            cache._breaker.succeeded()
+            cache._log.once(10, "event", "about", "message")
             forced = cache.read(connecting(given), force=True)
-            say(near=near, forced=forced.source, shared=forced.shared, equal=list(forced.rows) == rows)
+            say(near=near, plain=plain, forced=forced.source, shared=forced.shared, equal=list(forced.rows) == rows)
         finally:
             os._exit(0)
     os.waitpid(pid, 0)

@@ -3,19 +3,24 @@
 import contextlib
 import logging
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+import redis
+import redis.asyncio
 
-from kcg_cache import ConfigurationError, DatasetError, InvalidateError, Settings, SharedCache
+from kcg_cache import ConfigurationError, DatasetError, InvalidateError, Settings, SharedCache, codec
 from kcg_cache.answers import Fill, Question
-from kcg_cache.cache import _Permit
+from kcg_cache.cache import _Call, _Handover, _Permit
+from kcg_cache.errors import StoreRefused
 from kcg_cache.settings import INVALIDATE_WAIT
+from kcg_cache.store import Store, mapped
 from kcg_cache.system import SYSTEM
-from tests.conftest import Backend
+from tests.conftest import Backend, real_client
 from tests.doubles import EagerSystem, once, version_of
 
 # --- sharing --------------------------------------------------------------------------------------------------------
@@ -543,7 +548,6 @@ def test_a_lost_reply_to_an_invalidate_is_no_success(backend: Backend) -> None:
     worker = backend.worker()
     worker.read(None)
     execute = backend.client.execute_command
-    import redis  # noqa: PLC0415 - for its error only
 
     def lose_reply(*args: Any, **options: Any) -> Any:
         execute(*args, **options)
@@ -563,11 +567,8 @@ def test_after_private_rows_a_process_does_not_go_back_to_an_older_entry(backend
     other.read(None)
     backend.source.version = 2  # committed; its invalidate has not come yet
     execute = cut_off._store._call
-    import redis  # noqa: PLC0415 - for its error only
 
     def unreachable(*_command: Any) -> Any:
-        from kcg_cache.store import mapped  # noqa: PLC0415 - for this branch only
-
         raise mapped(redis.ConnectionError("cut off"))
 
     cut_off._store._call = unreachable  # type: ignore[method-assign]
@@ -586,9 +587,6 @@ def test_a_publish_whose_answer_is_lost_counts_as_a_private_load(backend: Backen
     """Its lease counts from before the query (R6)."""
     worker = backend.worker()
     publish = worker._store.publish
-    import redis  # noqa: PLC0415 - for its error only
-
-    from kcg_cache.store import mapped  # noqa: PLC0415 - for this test only
 
     def lose_reply(*args: Any, **kwargs: Any) -> Any:
         publish(*args, **kwargs)
@@ -660,6 +658,13 @@ def test_a_lock_that_was_lost_is_counted_and_the_fill_rejected(backend: Backend)
 
 
 # --- waiting and threads --------------------------------------------------------------------------------------------
+
+
+def published(worker: SharedCache, granted: Fill) -> bool:
+    """Publish other rows than the source's, for a lock that was granted."""
+    payload = codec.encode("numbers", [{"version": 1}])
+    answer = worker._store.publish(granted.grant, payload, load_us=5, source="", signature="", by="host:1")
+    return answer is not None
 
 
 def held(backend: Backend) -> tuple[threading.Event, threading.Event]:
@@ -897,8 +902,6 @@ def test_the_lock_is_held_by_whom_the_server_says(backend: Backend) -> None:
 
 def test_a_client_with_longer_deadlines_gets_one_warning(backend: Backend) -> None:
     """And its own bound applies."""
-    import redis  # noqa: PLC0415 - the client a user would make
-
     loose = redis.Redis(port=1)
     with pytest.warns(UserWarning, match="redis_timeout") as warned:
         SharedCache(loose, backend.source.dataset(), Settings())
@@ -912,9 +915,474 @@ def test_a_client_with_longer_deadlines_gets_one_warning(backend: Backend) -> No
 
 def test_an_asyncio_client_is_refused(backend: Backend) -> None:
     """At once, with what to give instead."""
-    import redis.asyncio  # noqa: PLC0415 - the client a user would make
-
     with pytest.raises(ConfigurationError, match="asyncio client"):
         SharedCache(redis.asyncio.Redis(), backend.source.dataset(), Settings())
     with pytest.raises(ConfigurationError, match="no redis client"):
         SharedCache(object(), backend.source.dataset(), Settings())
+
+
+# --- what a review found, and what a mutation survived ----------------------------------------------------------------
+
+
+def test_the_lease_of_a_fill_counts_from_the_publishs_sending_and_not_from_its_reply(backend: Backend) -> None:
+    """An invalidate may have run in between (R6)."""
+    worker = backend.worker()
+    send = worker._store.publish
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        published = send(*args, **kwargs)
+        backend.system.tick(0.7)
+        return published
+
+    worker._store.publish = slowly  # type: ignore[method-assign]
+    sent_at = backend.system.time
+    worker.read(None)
+    copy = worker._near.copy
+    assert copy is not None
+    assert copy.valid_until == pytest.approx(sent_at + 1.0)
+
+
+def test_the_lease_of_a_fill_does_not_outlive_a_short_ttl(backend: Backend) -> None:
+    """Remaining freshness bounds it too (R6)."""
+    worker = backend.worker(ttl=0.3)
+    worker.read(None)
+    backend.system.tick(0.31)
+    copy = worker._near.copy
+    assert copy is not None
+    assert copy.valid_until < backend.system.time
+
+
+def test_the_wait_of_an_invalidate_counts_from_the_receipt_of_its_reply(backend: Backend) -> None:
+    """Not from the call (R7)."""
+    worker = backend.worker()
+    send = worker._store.invalidate
+
+    def slowly(**kwargs: Any) -> Any:
+        deleted = send(**kwargs)
+        backend.system.tick(0.4)
+        return deleted
+
+    worker._store.invalidate = slowly  # type: ignore[method-assign]
+    receipt = worker.invalidate(wait=False)
+    assert receipt.in_force_in == pytest.approx(1.02)
+
+
+def test_an_invalidate_that_does_not_wait_is_in_force_at_once_for_its_own_process(backend: Backend) -> None:
+    """It forgets its near copy."""
+    worker = backend.worker()
+    worker.read(None)
+    backend.source.version = 2
+    worker.invalidate(wait=False)
+    backend.system.tick(0.01)
+    assert version_of(worker.read(None)) == 2
+
+
+def test_a_floor_that_a_debt_has_resolved_is_kept_for_the_next_read(backend: Backend) -> None:
+    """So recovering processes coalesce: what another one filled after it is enough (R8)."""
+    worker, other = backend.worker(), backend.worker()
+    worker.read(None)
+    worker._near.drop()
+    backend.system.tick(0.01)
+
+    def fail() -> None:
+        raise LookupError
+
+    backend.source.before_read = once(fail)
+    with pytest.raises(LookupError):
+        worker.read(None)
+    other.read(None, force=True)
+    loads = backend.source.loads
+    assert worker.read(None).source == "redis"
+    assert backend.source.loads == loads
+
+
+def test_a_read_that_waited_while_its_process_was_given_private_rows_does_not_go_back(backend: Backend) -> None:
+    """Its floor from before them does not cover them (R8, Promise 4)."""
+    worker, filler = backend.worker(), backend.worker()
+    granted = filler._store.read(Question(token="f" * 32))
+    assert isinstance(granted, Fill)
+    wait = worker._store.await_event
+    given: list[int] = []
+
+    def meanwhile(after: bytes, seconds: float) -> None:
+        worker._store.await_event = wait  # type: ignore[method-assign]
+        backend.source.version = 2
+        worker._breaker.failed()
+        backend.system.tick(0.01)
+        given.append(version_of(worker.read(None, force=True)))  # privately: the breaker is open
+        backend.system.tick(2.01)
+        assert published(filler, granted)  # rows from before
+
+    worker._store.await_event = meanwhile  # type: ignore[method-assign]
+    assert version_of(worker.read(None)) == 2
+    assert given == [2]
+
+
+def test_a_call_that_was_not_answered_in_time_is_not_sent_again(backend: Backend) -> None:
+    """A hung Redis costs one deadline (R8)."""
+    worker, sent = backend.worker(), []
+
+    def hang(*command: Any, **_: Any) -> Any:
+        sent.append(command[0])
+        raise redis.TimeoutError("hung")
+
+    backend.client.execute_command = hang
+    worker.read(None)
+    del backend.client.execute_command
+    assert sent == ["EVALSHA"]
+
+
+def test_a_waiter_waits_no_longer_than_the_lock_lives(backend: Backend) -> None:
+    """When its holder was killed no event comes (R11)."""
+    worker = backend.worker()
+    worker._store.read(Question(token="f" * 32))
+    backend.client.pexpire(backend.keys.lock, 60)
+    waited: list[float] = []
+
+    def record(after: bytes, seconds: float) -> None:
+        waited.append(seconds)
+        backend.client.delete(backend.keys.lock)
+
+    worker._store.await_event = record  # type: ignore[method-assign]
+    worker.read(None)
+    assert len(waited) == 1
+    assert waited[0] <= 0.061
+
+
+def test_a_filler_whose_rows_redis_will_not_take_frees_the_lock(backend: Backend) -> None:
+    """The waiters need not wait for it to expire (R11)."""
+    worker = backend.worker()
+
+    def refuse(*_args: Any, **_kwargs: Any) -> Any:
+        raise StoreRefused("over maxmemory", symptom="memory")
+
+    worker._store.publish = refuse  # type: ignore[method-assign]
+    assert not worker.read(None).shared
+    assert not backend.client.exists(backend.keys.lock)
+
+
+def test_queueing_behind_another_thread_counts_as_waiting(backend: Backend) -> None:
+    """Whoever is on the slow path: past wait_timeout a reader loads for itself (R11, R12)."""
+    worker = backend.worker(system=SYSTEM, lock_ttl=0.05, wait_timeout=0.2)
+    worker._slow.acquire()
+    snapshot = worker.read(None)
+    assert (snapshot.source, snapshot.shared) == ("database", False)
+    assert worker.metrics["wait_timeouts"] == 1
+    assert worker.metrics["scripts_read"] == 0
+
+
+def test_rows_are_handed_over_only_to_calls_from_before_their_first_statement(backend: Backend) -> None:
+    """Not to one of the same moment: a clock tells no order within a tick (R12)."""
+    worker = backend.worker()
+    snapshot = backend.worker(mode="bypass").read(None)
+    call = _Call(None, False, None, 5.0, 15.0, _Permit(worker._slow), "")
+    worker._handover = _Handover(5.0, snapshot)
+    assert worker._answered_while_queueing(call) is None
+    worker._handover = _Handover(5.5, snapshot)
+    assert worker._answered_while_queueing(call) is snapshot
+
+
+def test_rows_of_a_filler_that_gave_up_are_handed_over(backend: Backend) -> None:
+    """To those that were queueing before it read them (R12)."""
+    worker, operator = backend.worker(), backend.worker()
+
+    def overtake() -> None:
+        operator.invalidate(wait=False)
+
+    backend.source.after_read = overtake
+    given_up = worker.read(None)
+    assert worker._handover is not None
+    assert worker._handover.snapshot is given_up
+
+
+def test_a_filler_whose_time_is_up_after_a_rejection_returns_what_it_has(backend: Backend) -> None:
+    """It loads no third time (R4)."""
+    worker, operator = backend.worker(wait_timeout=10), backend.worker()
+
+    def overtaken() -> None:
+        operator.invalidate(wait=False)
+        operator._store.read(Question(token="f" * 32))  # somebody else fills now
+        backend.system.tick(11)
+
+    backend.source.after_read = once(overtaken)
+    snapshot = worker.read(None)
+    assert not snapshot.shared
+    assert backend.source.loads == 1
+    assert worker.metrics["fills_given_up"] == 1
+    assert worker._near.copy is None
+
+
+def test_an_entry_that_stays_unbelievable_costs_three_questions(backend: Backend) -> None:
+    """And then a private load (R14)."""
+    worker = backend.worker()
+    backend.worker().read(None)
+    backend.client.hset(backend.keys.entry, "payload", b"junk")
+    read, asked = worker._store.read, []
+
+    def forgetful(question: Question) -> Any:
+        asked.append(question)
+        assert len(asked) < 10
+        return read(Question(token=question.token))
+
+    worker._store.read = forgetful  # type: ignore[method-assign]
+    assert worker.read(None).source == "database"
+    assert len(asked) == 3
+
+
+def test_stale_rows_are_no_refresh_ahead(backend: Backend) -> None:
+    """Past the TTL nobody is given them before the load has failed (R15, R16)."""
+    worker = backend.worker(stale_if_error=60)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    backend.system.tick(1)
+    during: list[Any] = []
+    backend.source.before_read = lambda: during.append((worker._near.copy.snapshot.stale, worker._slow.locked()))  # type: ignore[union-attr]
+    worker.read(None)
+    assert during == [(False, True)]
+    assert worker.metrics["refreshes"] == 0
+
+
+def test_stale_rows_are_served_also_when_a_private_load_fails(backend: Backend) -> None:
+    """Redis offered them before it went away (R15)."""
+    worker, other = backend.worker(stale_if_error=60), backend.worker(stale_if_error=60)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    backend.system.tick(1)
+    other._store.read(Question(token="f" * 32))
+
+    def gone(after: bytes, seconds: float) -> None:
+        raise mapped(redis.ConnectionError("gone"))
+
+    def fail() -> None:
+        raise LookupError
+
+    worker._store.await_event = gone  # type: ignore[method-assign]
+    backend.source.before_read = fail
+    assert worker.read(None).stale
+
+
+def test_wrong_use_is_said_and_not_papered_over_with_stale_rows(backend: Backend) -> None:
+    """It is no failure of the database (R15)."""
+    worker = backend.worker(stale_if_error=60)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    backend.system.tick(1)
+    with pytest.raises(ConfigurationError, match="context manager"):
+        worker.read(lambda: 5)
+
+
+def test_a_fallback_does_not_replace_what_arrived_after_it(backend: Backend) -> None:
+    """It keeps the place of the read that delivered it (R6, R15)."""
+    worker = backend.worker(stale_if_error=60)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    backend.system.tick(1)
+
+    def overtaken() -> None:
+        backend.source.version = 2
+        backend.system.tick(0.1)
+        backend.client.delete(backend.keys.lock)
+        assert version_of(worker.read(None, force=True)) == 2
+        backend.system.tick(0.1)
+        raise LookupError
+
+    backend.source.before_read = once(overtaken)
+    assert version_of(worker.read(None)) == 1
+    assert version_of(worker.read(None)) == 2
+
+
+def test_while_one_thread_refreshes_the_others_read_the_rows_that_are_still_good(backend: Backend) -> None:
+    """Its own process's too, and its new rows follow what they confirmed meanwhile (R12, R16)."""
+    worker = backend.worker(refresh_ahead=0.5)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 100_000)
+    backend.system.tick(1)
+    backend.source.version = 2
+    during: list[Any] = []
+
+    def meanwhile() -> None:
+        during.append((worker._slow.locked(), worker.read(None).source))
+        backend.system.tick(1.1)
+        during.append(worker.read(None).source)  # confirmed by Redis, after the refresh began
+        backend.system.tick(0.1)
+
+    backend.source.before_read = once(meanwhile)
+    assert version_of(worker.read(None)) == 2
+    assert during == [(False, "near"), "redis"]
+    assert worker.read(None).source == "near"
+    assert version_of(worker.read(None)) == 2
+    assert worker.metrics["near_dropped"] == 0
+
+
+def test_the_clock_goes_on_while_the_host_sleeps() -> None:
+    """CLOCK_BOOTTIME where it exists (R6)."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        pytest.skip("this system has none")
+    assert SYSTEM.now.args == (time.CLOCK_BOOTTIME,)  # type: ignore[attr-defined]
+
+
+def test_a_first_read_that_refreshes_ahead_keeps_what_it_published(backend: Backend) -> None:
+    """Though its fallback arrived after its request was sent (R16)."""
+    backend.worker().read(None)
+    backend.client.pexpire(backend.keys.entry, 100_000)
+    backend.source.version = 2
+    cold = backend.worker(refresh_ahead=0.5)
+    assert version_of(cold.read(None)) == 2
+    assert cold.read(None).source == "near"
+    assert version_of(cold.read(None)) == 2
+    assert cold.metrics["near_dropped"] == 0
+
+
+def test_a_published_fill_does_not_replace_rows_that_arrived_during_its_load(backend: Backend) -> None:
+    """The order of copies counts from the read that was granted the lock (R6, Promise 4)."""
+    worker = backend.worker()
+
+    def meanwhile() -> None:
+        backend.source.version = 2
+        worker._breaker.failed()
+        backend.system.tick(0.01)
+        assert version_of(worker.read(None, force=True)) == 2  # privately: the breaker is open
+        worker._breaker.succeeded()
+        backend.system.tick(0.01)
+
+    backend.source.after_read = once(meanwhile)
+    assert version_of(worker.read(None)) == 1
+    backend.system.tick(0.01)
+    assert version_of(worker.read(None)) == 2
+
+
+def test_a_forced_read_keeps_its_floor_when_its_process_comes_to_owe_one(backend: Backend) -> None:
+    """What began after its first script is enough: else N forced threads cost N loads (R2, Promise 2)."""
+    worker, other = backend.worker(), backend.worker()
+    granted = other._store.read(Question(token="f" * 32))
+    assert isinstance(granted, Fill)
+    wait = worker._store.await_event
+
+    def meanwhile(after: bytes, seconds: float) -> None:
+        worker._store.await_event = wait  # type: ignore[method-assign]
+        assert published(other, granted)  # began before the forced read
+        other.read(None, force=True)  # began after it
+        worker._near.drop()  # another thread's reply came too late
+        backend.system.tick(0.01)
+
+    worker._store.await_event = meanwhile  # type: ignore[method-assign]
+    assert worker.read(None, force=True).source == "redis"
+    assert backend.source.loads == 1
+    # Those rows do not cover what the other thread was given, so they are not kept.
+    assert worker._near.copy is None
+    assert worker._near.debt is not None
+
+
+def test_a_fallback_that_was_withdrawn_is_served_no_more(backend: Backend) -> None:
+    """The last answer offered nothing (R15, R16)."""
+    worker, operator = backend.worker(refresh_ahead=0.5), backend.worker()
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 100_000)
+    backend.system.tick(1)
+
+    def fail() -> None:
+        raise LookupError
+
+    def withdraw() -> None:
+        operator.invalidate()
+        backend.source.before_read = fail
+
+    backend.source.after_read = once(withdraw)
+    with pytest.raises(LookupError):
+        worker.read(None)
+
+
+def test_an_entry_with_an_empty_digest_is_replaced(backend: Backend) -> None:
+    """It is nobody's known rows (R14)."""
+    backend.worker().read(None)
+    backend.client.hset(backend.keys.entry, "digest", "")
+    assert backend.worker().read(None).shared
+    assert backend.worker().read(None).source == "redis"
+
+
+def test_an_answer_to_another_question_is_no_answer(backend: Backend) -> None:
+    """An interrupted call can leave one on its connection (Promise 2)."""
+    worker = backend.worker()
+    worker.read(None)
+    backend.system.tick(1)
+    execute, late = backend.client.execute_command, []
+
+    def one_behind(*command: Any, **options: Any) -> Any:
+        late.append(execute(*command, **options))
+        return late.pop(0) if len(late) > 1 else late[0]
+
+    late.append(execute("EVALSHA", *_read_command(worker)))
+    backend.client.execute_command = one_behind
+    backend.source.version = 2
+    snapshot = worker.read(None, force=True)
+    del backend.client.execute_command
+    assert version_of(snapshot) == 2
+
+
+def _read_command(worker: SharedCache) -> list[Any]:
+    """Give what a read sends, after EVALSHA."""
+    sent: list[Any] = []
+    call = worker._store._call
+
+    def record(*command: Any) -> Any:
+        sent.append(command)
+        return call(*command)
+
+    worker._store._call = record  # type: ignore[method-assign]
+    worker._store.read(Question(token="e" * 32))
+    worker._store._call = call  # type: ignore[method-assign]
+    return list(sent[0][1:])
+
+
+def test_an_interrupt_while_the_renewing_thread_starts_leaves_neither_lock_nor_thread(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would renew the lock for as long as the process lives (R11)."""
+    worker = backend.worker()
+    start, started = threading.Thread.start, []
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "kcg_cache-renew":
+            started.append(thread)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        worker.read(None)
+    assert not backend.client.exists(backend.keys.lock)
+    started[0].join(timeout=5)
+    assert not started[0].is_alive()
+
+
+def test_without_another_thread_a_read_is_answered_all_the_same(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a limit of threads, and at the interpreter's end (Python 3.12)."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    worker = backend.worker()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert worker.read(None).shared
+
+
+@pytest.mark.needs("sockets")
+def test_a_waiter_listens_for_less_than_its_clients_socket_timeout(backend: Backend) -> None:
+    """Whatever the other deadlines of that client are (R11)."""
+    kwargs = backend.client.connection_pool.connection_kwargs
+    client = real_client(
+        f"redis://:{kwargs['password']}@{kwargs['host']}:{kwargs['port']}/0",
+        socket_timeout=0.2,
+        socket_connect_timeout=0.5,
+    )
+    short = Store(client, "numbers", backend.settings)
+    short.await_event(b"0-0", 9.0)  # raises when the socket's deadline is the shorter one
+    client.close()
+
+
+def test_a_host_name_that_is_none_is_an_unreachable_redis(backend: Backend) -> None:
+    """It reaches no reader (R8)."""
+    worker = SharedCache("redis://redis..svc:6379/0", backend.source.dataset(), Settings())
+    assert version_of(worker.read(None)) == 1

@@ -203,7 +203,7 @@ def test_redis_stopped_reads_go_on_invalidate_fails_loudly_and_the_cache_fills_i
 def test_a_forked_child_gets_fresh_locks_and_keeps_the_near_copy(given: dict[str, Any]) -> None:
     """Though threads of the parent held every lock at the fork (R12)."""
     child, parent = run("forked", given)
-    assert child == {"near": "near", "forced": "database", "shared": True, "equal": True}
+    assert child == {"near": "near", "plain": True, "forced": "database", "shared": True, "equal": True}
     assert parent == {"done": True}
 
 

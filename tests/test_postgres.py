@@ -12,6 +12,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 
 from kcg_cache import ConfigurationError, Dataset, Settings, SharedCache, postgres, testing
 from kcg_cache.embedded import EmbeddedPostgres, start_postgres, start_replica
+from tests.doubles import TickedSystem
 from tests.waiting import eventually
 
 NUMBER = Dataset("number", lambda conn: postgres.fetch(conn, "SELECT n FROM kcg_number"))
@@ -312,3 +313,39 @@ def test_rows_of_a_standby_reach_nobody_else(
         assert worker._near.copy is None
         assert number_in(worker.read(writer)) == 2
         assert number_in(cache(redis).read(reader)) == 2  # a hit: what the primary gave
+
+
+def test_tainted_rows_are_handed_to_nobody(redis: Any, number: Any) -> None:
+    """Also not to those that were queueing (R12, R13)."""
+    set_number(number, 99)
+    worker = cache(redis)
+    worker.read(number)
+    assert worker._handover is None
+
+
+def test_autocommit_above_read_committed_is_shared_through_any_wrapper(redis: Any, number: Any) -> None:
+    """The question was its transaction's first statement (R13)."""
+    number.autocommit = True
+    with number.cursor() as cursor:
+        cursor.execute("SET default_transaction_isolation TO 'repeatable read'")
+    assert cache(redis).read(Opaque(number)).shared
+
+
+def test_the_lease_of_a_private_load_counts_from_before_the_taint_question(number: Any) -> None:
+    """The transaction's first statement (R6)."""
+    system = TickedSystem()
+
+    class Slow:
+        def __init__(self, inner: Any) -> None:
+            self._connection = inner
+            self.rollback = inner.rollback
+
+        def cursor(self) -> Any:
+            system.tick(0.3)
+            return self._connection.cursor()
+
+    worker = SharedCache("redis://127.0.0.1:1/0", NUMBER, Settings(), system=system)
+    began = system.time
+    worker.read(Slow(number))
+    assert worker._near.copy is not None
+    assert worker._near.copy.valid_until == pytest.approx(began + 1.0)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from kcg_cache import codec, lua
+from kcg_cache import codec, lua, testing
 from kcg_cache.answers import Current, Fill, Floor, Question, Wait
 from kcg_cache.errors import StoreError
 from kcg_cache.store import Store
@@ -428,8 +428,6 @@ def test_a_server_that_forgot_the_scripts_is_sent_them_again(store: Store, backe
 def test_a_decoding_client_gets_payloads_as_bytes(backend: Backend) -> None:
     """decode_responses=True changes nothing here."""
     if backend.name == "fakeredis":
-        from kcg_cache import testing  # noqa: PLC0415 - only for this branch
-
         client = testing.fake_redis(decode_responses=True)
     else:
         kwargs = backend.client.connection_pool.connection_kwargs
@@ -440,3 +438,61 @@ def test_a_decoding_client_gets_payloads_as_bytes(backend: Backend) -> None:
     fill(store, payload)
     assert ask(store).entry.payload == payload.data
     client.close()
+
+
+@pytest.mark.parametrize("name", ["read", "publish", "renew", "release", "invalidate"])
+def test_the_first_command_of_every_script_that_decides_is_the_harmless_write(name: str) -> None:
+    """Before it reads anything (R2)."""
+    body = lua.load(name).text
+    assert body.split("redis.call(", 1)[0].count("redis.pcall(") == 0 or name != "invalidate"
+    own = body[body.index("-- KEYS") :]
+    assert own.split("redis.", 1)[1].startswith("call('DEL', guard_key)")
+
+
+def test_wait_tells_the_newest_event(store: Store, backend: Backend) -> None:
+    """From there a waiter listens: from the beginning it would never sleep (R11)."""
+    fill(store)
+    ask(store, now=True)
+    waits = ask(store, "b" * 32, now=True)
+    assert isinstance(waits, Wait)
+    ((newest, _),) = backend.client.xrevrange(backend.keys.events, count=1)
+    assert waits.last_event == newest
+
+
+def test_a_waiter_listens_from_the_event_that_it_was_told_and_for_half_a_timeout(
+    store: Store, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never from '$' (R11)."""
+    sent: list[Any] = []
+    monkeypatch.setattr(store, "_call", lambda *command: sent.append(command))
+    store.await_event(b"5-1", 9.0)
+    assert sent == [("XREAD", "COUNT", 1, "BLOCK", 250, "STREAMS", backend.keys.events, b"5-1")]
+
+
+def test_a_forced_read_whose_floor_an_expired_entry_meets_is_offered_nothing(store: Store, backend: Backend) -> None:
+    """Never for a forced read, whenever it was resolved (R15)."""
+    tolerant = Store(backend.client, "numbers", backend.settings.replace(stale_if_error=60))
+    incarnation = fill(tolerant).grant.incarnation
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    forced = ask(tolerant, now=True, resolved=Floor("1", incarnation))
+    assert isinstance(forced, Fill)
+    assert forced.fallback is None
+
+
+def test_a_forced_read_that_waited_is_answered_by_an_entry_near_its_end(store: Store, backend: Backend) -> None:
+    """It refreshes nothing ahead (R16)."""
+    ahead = Store(backend.client, "numbers", backend.settings.replace(refresh_ahead=0.2))
+    incarnation = fill(ahead).grant.incarnation
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    assert isinstance(ask(ahead, now=True, resolved=Floor("1", incarnation)), Current)
+
+
+@pytest.mark.needs("stream ids")
+def test_an_invalidate_that_cannot_be_logged_has_still_deleted(store: Store, backend: Backend) -> None:
+    """Whatever is wrong with the streams (R7)."""
+    fill(store)
+    for key in (backend.keys.events, backend.keys.invalidations):
+        backend.client.delete(key)
+        backend.client.xadd(key, {"a": "b"}, id="18446744073709551615-18446744073709551615")
+    deleted = store.invalidate(who="w", host="h", reason="")
+    assert (deleted.existed, deleted.logged) == (True, False)

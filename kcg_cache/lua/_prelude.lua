@@ -11,11 +11,12 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- A time that someone else wrote: nil unless it is a whole number that a double holds exactly.
-local function time_from(value)
+-- A time that someone else wrote: nil unless it is a whole number that a double holds exactly, with room for what is
+-- added to it. (An entry's time has to be below 8e15, so that a lock granted after it is still a lock.)
+local function time_from(value, limit)
   if value and string.match(value, '^%d+$') and #value <= 16 then
     local number = tonumber(value)
-    if number < 9007199254740992 then return number end
+    if number < limit then return number end
   end
   return nil
 end
@@ -39,7 +40,7 @@ local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and mast
 local function parse_lock(value)
   if type(value) ~= 'string' then return nil end
   local token, grant, inc = string.match(value, '^(%w+)|(%d+)|([%w/]+)$')
-  grant = time_from(grant)
+  grant = time_from(grant, 9e15)
   if not grant then return nil end
   return { token = token, grant = grant, incarnation = inc }
 end

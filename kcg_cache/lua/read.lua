@@ -3,7 +3,7 @@
 -- KEYS   entry lock events guard
 -- ARGV   known floor_kind age_us resolved resolved_incarnation token rejected
 --        ttl_ms stale_ms lock_ttl_ms refresh_ms max_payload
--- REPLY  kind time incarnation floor note grant lock_left_ms last_event
+-- REPLY  asked kind time incarnation floor note grant lock_left_ms last_event
 --        copy digest format loaded_at load_us source signature fresh_ms life_ms payload
 --
 -- known           digest of the rows that the caller holds, '' for none
@@ -11,10 +11,11 @@
 -- resolved        the floor that an earlier answer to this caller gave, with that answer's incarnation; '' for none
 -- token           32 hex digits, the caller's own
 -- rejected        digest:loaded_at of an entry that the caller found corrupt (R14), '' for none
+-- asked           the caller's token: a connection that was interrupted may hold the answer to another question
 -- kind            SAME | ROWS | FILL | WAIT
 -- note            why an entry that is there does not count: type, malformed, incarnation, oversized, rejected; or ''
 -- grant           FILL: the lock's grant time
--- lock_left_ms    WAIT: the lock's remaining life
+-- lock_left_ms    WAIT: the lock's remaining life; last_event the id to listen from, '' where there is no stream to read
 -- copy            'same' (the caller's known rows), 'rows' (in payload), or '' for none. With FILL and WAIT it is a
 --                 fallback: rows that may be served if the load fails (R15, R16)
 -- fresh_ms        until the TTL; life_ms until the end of stale_if_error too
@@ -48,14 +49,18 @@ local fields = redis.pcall('HMGET', entry_key, 'digest', 'format', 'loaded_at', 
 if fields.err then
   note = 'type'
 elseif fields[1] or fields[3] or fields[7] then
-  local loaded_at = time_from(fields[3])
+  local loaded_at = time_from(fields[3], 8e15)
   if not (fields[1] and fields[2] and fields[4] and fields[5] and fields[6] and fields[7] and loaded_at) then
     note = 'malformed'
   elseif fields[7] ~= inc then
     note = 'incarnation'
   else
     local life = bounded_ttl(entry_key, ttl_ms + stale_ms)
-    entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = life - stale_ms }
+    -- Fresh until the TTL: by what is left of the key's life, and by the time since it was stored, since its writer's
+    -- stale_if_error may be another than this reader's.
+    local stored = loaded_at + (tonumber(fields[4]) or 0)
+    local fresh = math.min(life - stale_ms, ttl_ms - math.floor((time - stored) / 1000))
+    entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = fresh }
   end
 elseif redis.call('EXISTS', entry_key) == 1 then
   note = 'malformed'
@@ -87,7 +92,7 @@ local usable = entry ~= nil and entry.life > 0 and entry.loaded_at >= floor
 if usable and entry.digest .. ':' .. fields[3] == rejected then
   usable, note = false, 'rejected'
 end
-local same = usable and entry.digest == known
+local same = usable and known ~= '' and entry.digest == known
 if usable and not same then
   local size = redis.call('HSTRLEN', entry_key, 'payload')
   if size == 0 then
@@ -125,9 +130,8 @@ end
 local last_event = ''
 if kind == 'WAIT' then
   -- From this id on, never from '$': what happens between this answer and the wait is not missed (R11).
-  last_event = '0-0'
   local newest = redis.pcall('XREVRANGE', events_key, '+', '-', 'COUNT', 1)
-  if not newest.err and newest[1] then last_event = newest[1][1] end
+  if not newest.err then last_event = newest[1] and newest[1][1] or '0-0' end
 end
 
 -- A forced read gets no fallback: it asked for rows that are loaded after its call (R15).
@@ -138,7 +142,7 @@ if offered then
   if not same then payload = redis.call('HGET', entry_key, 'payload') end
 end
 return {
-  kind, text(time), inc, text(floor), note, grant, text(lock_left), last_event,
+  token, kind, text(time), inc, text(floor), note, grant, text(lock_left), last_event,
   copy, offered and fields[1] or '', offered and fields[2] or '', offered and fields[3] or '',
   offered and fields[4] or '', offered and fields[5] or '', offered and fields[6] or '',
   offered and text(entry.fresh) or '0', offered and text(entry.life) or '0', payload,
