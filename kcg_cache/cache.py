@@ -327,7 +327,7 @@ class SharedCache:
             return None
         try:
             self._store.await_event(answer.last_event, seconds)
-            self._log.over("redis_wait_failed")
+            self._log.over("redis_failed", Operation.WAIT.value)
         except StoreError as error:
             if self._on_error(Operation.WAIT, error) is not Behaviour.POLL:
                 return self._load_privately(call)
@@ -393,7 +393,7 @@ class SharedCache:
             self._on_error(Operation.PUBLISH, error)
             self.metrics.add("fills_unanswered")
             return self._kept_privately(loaded)
-        self._log.over("redis_publish_failed")
+        self._log.over("redis_failed", Operation.PUBLISH.value)
         if published is None:
             self.metrics.add("fills_rejected")
             call.rejections += 1
@@ -631,12 +631,12 @@ class SharedCache:
         self.metrics.add("store_errors")
         if behaviour is Behaviour.PRIVATE_AND_OPEN and self._breaker.failed():
             self.metrics.add("breaker_opened")
-        event = f"redis_{operation.value}_failed"
-        self._log.once(logging.WARNING, event, error.symptom, behaviour.value, error=error)
+        about = f"{operation.value}: {error.symptom}"
+        self._log.once(logging.WARNING, "redis_failed", about, f"{operation.value}: {behaviour.value}", error=error)
         return behaviour
 
     def _on_answer(self) -> None:
-        self._log.over("redis_read_failed")
+        self._log.over("redis_failed", Operation.READ.value)
         if self._breaker.succeeded():
             self._log.event(logging.INFO, "redis_back", "Redis answers again")
 

@@ -31,12 +31,12 @@ class Log:
             self._said.add((event, about))
         self.event(level, event, message, **details)
 
-    def over(self, event: str) -> bool:
-        """Let `event` be said again; tell whether it had been said."""
+    def over(self, event: str, about: str = "") -> bool:
+        """Let `event` be said again, of whatever begins with `about`; tell whether it had been said."""
         if not self._said:
             return False
         with self._lock:
-            said = {key for key in self._said if key[0] == event}
+            said = {key for key in self._said if key[0] == event and key[1].startswith(about)}
             self._said -= said
             return bool(said)
 

@@ -1395,3 +1395,22 @@ def test_a_host_name_that_is_none_is_an_unreachable_redis(backend: Backend) -> N
     """It reaches no reader (R8)."""
     worker = SharedCache("redis://redis..svc:6379/0", backend.source.dataset(), Settings())
     assert version_of(worker.read(None)) == 1
+
+
+def test_a_second_outage_is_logged_again_and_a_lasting_one_is_not(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once per outage, under one stable name."""
+    worker = backend.worker(lease=0, breaker_window=0)
+    with caplog.at_level(logging.INFO, "kcg_cache"):
+        for _ in range(2):
+            backend.down()
+            try:
+                worker.read(None)
+                worker.read(None)
+            finally:
+                backend.up()
+            backend.system.tick(0.01)
+            assert worker.read(None).shared
+    events = [record.kcg_event for record in caplog.records]  # type: ignore[attr-defined]
+    assert events == ["redis_failed", "redis_back"] * 2
