@@ -80,6 +80,11 @@ def once(action: Callable[[], object]) -> Callable[[], None]:
     return run
 
 
+def fail() -> None:
+    """Fail as a database does; a callback for `Source`."""
+    raise LookupError("the database's own error")
+
+
 def version_of(snapshot: Any) -> int:
     """Give the number that a snapshot of `Source` shows."""
     return int(snapshot.rows[0]["version"])

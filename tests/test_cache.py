@@ -21,7 +21,7 @@ from kcg_cache.settings import INVALIDATE_WAIT
 from kcg_cache.store import Store, mapped
 from kcg_cache.system import SYSTEM
 from tests.conftest import Backend, real_client
-from tests.doubles import EagerSystem, once, version_of
+from tests.doubles import EagerSystem, fail, once, version_of
 
 # --- sharing --------------------------------------------------------------------------------------------------------
 
@@ -364,10 +364,6 @@ def test_a_payload_over_the_limit_is_not_shared(backend: Backend, caplog: pytest
 
 def test_a_failing_load_reaches_its_caller_as_it_is_and_frees_the_lock(backend: Backend) -> None:
     """The next reader loads at once (R11)."""
-
-    def fail() -> None:
-        raise LookupError("the database's own error")
-
     backend.source.before_read = once(fail)
     worker = backend.worker()
     with pytest.raises(LookupError, match="own error"):
@@ -413,9 +409,6 @@ def test_stale_rows_are_served_when_the_load_fails_and_say_so(backend: Backend) 
     backend.client.pexpire(backend.keys.entry, 30_000)
     backend.system.tick(1)
 
-    def fail() -> None:
-        raise LookupError
-
     backend.source.before_read = fail
     stale = worker.read(None)
     assert (stale.stale, stale.source, version_of(stale)) == (True, "redis", 1)
@@ -435,9 +428,6 @@ def test_without_stale_if_error_a_failing_load_is_an_error(backend: Backend) -> 
     worker.read(None)
     backend.client.pexpire(backend.keys.entry, 1)
     backend.system.tick(1)
-
-    def fail() -> None:
-        raise LookupError
 
     backend.source.before_read = fail
     while backend.client.exists(backend.keys.entry):
@@ -480,9 +470,6 @@ def test_a_refresh_ahead_makes_nobody_wait_and_a_failed_one_nobody_fail(backend:
 
     backend.client.pexpire(backend.keys.entry, 100_000)
     backend.system.tick(1)
-
-    def fail() -> None:
-        raise LookupError
 
     backend.source.before_read = fail
     served = worker.read(None)
@@ -993,9 +980,6 @@ def test_a_floor_that_a_debt_has_resolved_is_kept_for_the_next_read(backend: Bac
     worker._near.drop()
     backend.system.tick(0.01)
 
-    def fail() -> None:
-        raise LookupError
-
     backend.source.before_read = once(fail)
     with pytest.raises(LookupError):
         worker.read(None)
@@ -1162,9 +1146,6 @@ def test_stale_rows_are_served_also_when_a_private_load_fails(backend: Backend) 
     def gone(after: bytes, seconds: float) -> None:
         raise mapped(redis.ConnectionError("gone"))
 
-    def fail() -> None:
-        raise LookupError
-
     worker._store.await_event = gone  # type: ignore[method-assign]
     backend.source.before_read = fail
     assert worker.read(None).stale
@@ -1288,9 +1269,6 @@ def test_a_fallback_that_was_withdrawn_is_served_no_more(backend: Backend) -> No
     worker.read(None)
     backend.client.pexpire(backend.keys.entry, 100_000)
     backend.system.tick(1)
-
-    def fail() -> None:
-        raise LookupError
 
     def withdraw() -> None:
         operator.invalidate()
