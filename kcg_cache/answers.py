@@ -81,11 +81,13 @@ class Grant:
     token: str
     granted_at: str
     incarnation: str
+    #: Server time at which the granting script ran: it differs where `granted_at` is the same floor.
+    granted_when: str
 
     @property
     def value(self) -> str:
         """The lock's value in Redis."""
-        return f"{self.token}|{self.granted_at}|{self.incarnation}"
+        return f"{self.token}|{self.granted_at}|{self.incarnation}|{self.granted_when}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,8 @@ class Store:
             case b"SAME" | b"ROWS" if entry is not None:
                 return Current(entry, floor, note)
             case b"FILL":
-                return Fill(Grant(question.token, _text(reply["grant"]), incarnation), entry, floor, note)
+                granted_at, granted_when = _text(reply["grant"]), _text(reply["granted_when"])
+                return Fill(Grant(question.token, granted_at, incarnation, granted_when), entry, floor, note)
             case b"WAIT":
                 return Wait(int(reply["lock_left_ms"]) / 1000, reply["last_event"], entry, floor, note)
         raise StoreReplyError(f"read.lua gave {reply['kind']!r}", symptom="reply")
@@ -363,7 +364,7 @@ class Store:
             entry=_pairs(reply["entry"]),
             entry_ttl_ms=int(reply["entry_ttl_ms"]),
             payload_bytes=int(reply["payload_bytes"]),
-            lock=Grant(*lock) if len(lock) == 3 else None,
+            lock=Grant(*lock) if len(lock) == 4 else None,
             lock_ttl_ms=int(reply["lock_ttl_ms"]),
             events=tuple(_pairs(fields) for _, fields in reply["events"]),
             invalidations=tuple(_pairs(fields) for _, fields in reply["invalidations"]),

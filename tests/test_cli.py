@@ -366,7 +366,7 @@ def test_status_json_tells_entry_lock_history_server_and_settings(cli: Cli, fill
     assert (withdrawn["reason"], withdrawn["digest"]) == ("promoted 다크베셀", snapshot.digest)
     keys = Keys.of(cli.namespace, "active_versions")
     client.restore(keys.entry, 60_000, _dump_of_an_entry(client, keys, snapshot.digest))
-    client.set(keys.lock, "ab" * 16 + "|1700000000000000|elsewhere", px=60_000)
+    client.set(keys.lock, "ab" * 16 + "|1700000000000000|elsewhere|1700000000000000", px=60_000)
     document = cli.json("status")
     entry = document["entry"]
     assert entry["filled_by"].endswith(f":{os.getpid()}")

@@ -1,6 +1,7 @@
 """The scripts' decisions, one by one (PROTOCOL R1 to R5), through the store, on fakeredis and on a real server."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -116,11 +117,11 @@ def test_an_entry_of_another_incarnation_is_a_miss(store: Store, backend: Backen
 
 def test_a_lock_of_another_incarnation_counts_as_absent(store: Store, backend: Backend) -> None:
     """A replicated lock would block everyone after a failover (R2)."""
-    backend.client.set(backend.keys.lock, f"{'c' * 32}|5|someone/else")
+    backend.client.set(backend.keys.lock, f"{'c' * 32}|5|someone/else|5")
     assert isinstance(ask(store), Fill)
 
 
-@pytest.mark.parametrize("junk", [b"", b"junk", b"\xff\xfe|1|a/b", b"x" * 1000])
+@pytest.mark.parametrize("junk", [b"", b"junk", b"\xff\xfe|1|a/b|1", b"x" * 1000])
 def test_a_lock_that_is_no_lock_of_ours_counts_as_absent(store: Store, backend: Backend, junk: bytes) -> None:
     """Foreign text under the lock's key blocks nobody."""
     backend.client.set(backend.keys.lock, junk)
@@ -159,7 +160,7 @@ def test_a_forced_read_does_not_accept_the_fill_that_was_granted_before_it(store
     """Though the clock stood still: now is past the grant time of the running fill (R2)."""
     ahead = int(time.time() * 1e6) + HOUR_US
     running = ask(store)
-    backend.client.set(backend.keys.lock, f"{running.grant.token}|{ahead}|{running.grant.incarnation}", px=3000)
+    backend.client.set(backend.keys.lock, f"{running.grant.token}|{ahead}|{running.grant.incarnation}|1", px=3000)
     waiting = ask(store, "b" * 32, now=True)
     assert isinstance(waiting, Wait)
     assert int(waiting.floor.value) > ahead
@@ -293,7 +294,7 @@ def test_a_fill_whose_token_was_granted_a_second_time_is_rejected(store: Store, 
 def test_a_fill_that_straddled_a_failover_is_rejected(store: Store, backend: Backend) -> None:
     """The lock came along to the new master, but the incarnation did not (R3)."""
     grant = ask(store).grant
-    foreign = type(grant)(grant.token, grant.granted_at, "someone/else")
+    foreign = replace(grant, incarnation="someone/else")
     backend.client.set(backend.keys.lock, foreign.value)
     assert store.publish(foreign, PAYLOAD, load_us=1, source="", signature="", by="") is None
     assert not store.renew(foreign)
@@ -496,3 +497,15 @@ def test_an_invalidate_that_cannot_be_logged_has_still_deleted(store: Store, bac
         backend.client.xadd(key, {"a": "b"}, id="18446744073709551615-18446744073709551615")
     deleted = store.invalidate(who="w", host="h", reason="")
     assert (deleted.existed, deleted.logged) == (True, False)
+
+
+def test_two_grants_at_the_same_floor_are_two_locks(store: Store) -> None:
+    """After a clock that stepped back, a late duplicate's grant lets no fill from before an invalidate in (R3)."""
+    ahead = Floor(str(int(time.time() * 1e6) + HOUR_US), ask(store).floor.incarnation)
+    store.invalidate(who="", host="", reason="")
+    overtaken = ask(store, "b" * 32, now=True, resolved=ahead)
+    store.invalidate(who="", host="", reason="")
+    late = ask(store, "b" * 32, now=True, resolved=ahead)
+    assert late.grant.granted_at == overtaken.grant.granted_at
+    assert publish(store, overtaken) is None
+    assert publish(store, late) is not None

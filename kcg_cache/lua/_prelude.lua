@@ -36,13 +36,15 @@ end
 
 local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and master_replid: allow this user the INFO command (a fakeredis client: pass it through kcg_cache.testing)'
 
--- The holder of a fill lock: token, grant time and incarnation, or nil for a value that is no lock of ours.
+-- The holder of a fill lock: token, grant time, incarnation, and the time at which the granting script ran; nil for a
+-- value that is no lock of ours. The fourth part keeps two grants apart whose grant time is the same floor: without it a
+-- late duplicate of a request, after a clock that stepped back, would make an old fill's lock anew (R3).
 local function parse_lock(value)
   if type(value) ~= 'string' then return nil end
-  local token, grant, inc = string.match(value, '^(%w+)|(%d+)|([%w/]+)$')
+  local token, grant, inc, granted_when = string.match(value, '^(%w+)|(%d+)|([%w/]+)|(%d+)$')
   grant = time_from(grant, 9e15)
   if not grant then return nil end
-  return { token = token, grant = grant, incarnation = inc }
+  return { token = token, grant = grant, incarnation = inc, granted_when = granted_when }
 end
 
 -- Whether the lock is exactly `expected`, and of this incarnation (R3). Compared as strings.

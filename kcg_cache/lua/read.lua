@@ -3,7 +3,7 @@
 -- KEYS   entry lock events guard
 -- ARGV   known floor_kind age_us resolved resolved_incarnation token rejected
 --        ttl_ms stale_ms lock_ttl_ms refresh_ms max_payload
--- REPLY  asked kind time incarnation floor note grant lock_left_ms last_event
+-- REPLY  asked kind time incarnation floor note grant granted_when lock_left_ms last_event
 --        copy digest format loaded_at load_us source signature fresh_ms life_ms payload
 --
 -- known           digest of the rows that the caller holds, '' for none
@@ -14,7 +14,7 @@
 -- asked           the caller's token: a connection that was interrupted may hold the answer to another question
 -- kind            SAME | ROWS | FILL | WAIT
 -- note            why an entry that is there does not count: type, malformed, incarnation, oversized, rejected; or ''
--- grant           FILL: the lock's grant time
+-- grant           FILL: the lock's grant time; granted_when the server time at which it was granted
 -- lock_left_ms    WAIT: the lock's remaining life; last_event the id to listen from, '' where there is no stream to read
 -- copy            'same' (the caller's known rows), 'rows' (in payload), or '' for none. With FILL and WAIT it is a
 --                 fallback: rows that may be served if the load fails (R15, R16)
@@ -106,25 +106,29 @@ local fresh = usable and entry.fresh > 0
 local function grant_lock()
   -- At least the caller's floor, so that the next forced reader can accept this fill (R2).
   local granted = text(math.max(now, floor))
-  redis.call('SET', lock_key, token .. '|' .. granted .. '|' .. inc, 'PX', lock_ttl_ms)
-  return granted
+  local granted_when = text(time)
+  local value = token .. '|' .. granted .. '|' .. inc .. '|' .. granted_when
+  redis.call('SET', lock_key, value, 'PX', lock_ttl_ms)
+  return granted, granted_when
 end
 
-local kind, grant = nil, ''
+local kind, grant, granted_when = nil, '', ''
 if lock and lock.token == token then
   -- This caller's own request came twice (a lost reply, a retry): with the original grant time it does not wait for
   -- itself, and its fill stays as old as it is.
-  kind, grant = 'FILL', text(lock.grant)
+  kind, grant, granted_when = 'FILL', text(lock.grant), lock.granted_when
 elseif fresh then
   if refresh_ms > 0 and entry.fresh < refresh_ms and not lock and floor_kind ~= 'now' then
-    kind, grant = 'FILL', grant_lock()
+    kind = 'FILL'
+    grant, granted_when = grant_lock()
   else
     kind = same and 'SAME' or 'ROWS'
   end
 elseif lock then
   kind = 'WAIT'
 else
-  kind, grant = 'FILL', grant_lock()
+  kind = 'FILL'
+  grant, granted_when = grant_lock()
 end
 
 local last_event = ''
@@ -142,7 +146,7 @@ if offered then
   if not same then payload = redis.call('HGET', entry_key, 'payload') end
 end
 return {
-  token, kind, text(time), inc, text(floor), note, grant, text(lock_left), last_event,
+  token, kind, text(time), inc, text(floor), note, grant, granted_when, text(lock_left), last_event,
   copy, offered and fields[1] or '', offered and fields[2] or '', offered and fields[3] or '',
   offered and fields[4] or '', offered and fields[5] or '', offered and fields[6] or '',
   offered and text(entry.fresh) or '0', offered and text(entry.life) or '0', payload,
