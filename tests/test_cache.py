@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ import redis
 import redis.asyncio
 
 from kcg_cache import ConfigurationError, DatasetError, InvalidateError, Settings, SharedCache, codec
-from kcg_cache.answers import Fill, Question
+from kcg_cache.answers import Fill, Floor, Question
 from kcg_cache.cache import _Call, _Handover, _Permit
-from kcg_cache.errors import StoreRefused
+from kcg_cache.errors import StoreRefused, StoreUnreachable
+from kcg_cache.near import Debt
 from kcg_cache.settings import INVALIDATE_WAIT
 from kcg_cache.store import Store, mapped
 from kcg_cache.system import SYSTEM
@@ -1392,3 +1394,181 @@ def test_a_second_outage_is_logged_again_and_a_lasting_one_is_not(
             assert worker.read(None).shared
     events = [record.kcg_event for record in caplog.records]  # type: ignore[attr-defined]
     assert events == ["redis_failed", "redis_back"] * 2
+
+
+def test_a_lock_is_renewed_twice_before_it_would_expire(backend: Backend) -> None:
+    """So that one renewal may be lost (R3)."""
+    asked: list[float] = []
+
+    class Watched(EagerSystem):
+        def wait(self, event: threading.Event, seconds: float) -> bool:
+            asked.append(seconds)
+            return super().wait(event, seconds)
+
+    worker = backend.worker(system=Watched())
+    backend.source.after_read = lambda: until(lambda: bool(asked))
+    worker.read(None)
+    assert 0 < asked[0] < worker.settings.lock_ttl / 2
+
+
+def test_a_renewal_that_was_not_answered_is_not_the_last(backend: Backend) -> None:
+    """The lock has not expired yet (R3)."""
+    worker = backend.worker(system=EagerSystem())
+    renew, calls = worker._store.renew, threading.Semaphore(0)
+
+    def lost_at_first(grant: Any) -> bool:
+        if worker.metrics["renew_errors"] == 0:
+            raise StoreRefused("lost", symptom="reply")
+        calls.release()
+        return renew(grant)
+
+    worker._store.renew = lost_at_first  # type: ignore[method-assign]
+    answered: list[bool] = []
+    backend.source.after_read = lambda: answered.append(calls.acquire(timeout=5))
+    worker.read(None)
+    assert answered == [True]
+
+
+def test_a_rejected_filler_starts_over_with_another_token(backend: Backend) -> None:
+    """A late duplicate of its first question is not granted the lock of the second (R4)."""
+    worker, operator = backend.worker(), backend.worker()
+    read, tokens = worker._store.read, []
+
+    def noted(question: Question) -> Any:
+        tokens.append(question.token)
+        return read(question)
+
+    worker._store.read = noted  # type: ignore[method-assign]
+    backend.source.after_read = once(lambda: operator.invalidate(wait=False))
+    worker.read(None)
+    assert len(tokens) == len(set(tokens)) == 2
+
+
+def test_a_fillers_rows_are_as_old_as_its_grant(backend: Backend) -> None:
+    """By the server's clock, on which the load took seven seconds (R5)."""
+    worker = backend.worker()
+    publish = worker._store.publish
+
+    def late(grant: Any, payload: codec.Payload, **arguments: Any) -> Any:
+        published = publish(grant, payload, **arguments)
+        assert published is not None
+        return replace(published, at=int(grant.granted_at) + 7_000_000)
+
+    worker._store.publish = late  # type: ignore[method-assign]
+    assert worker.read(None).age == 7.0
+
+
+def test_a_connection_that_closes_late_is_not_tried_again(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the deadline has passed, and a second try may take another one (R8)."""
+    worker, calls = backend.worker(), []
+
+    def close_late(*command: Any, **_: Any) -> Any:
+        calls.append(command[0])
+        backend.system.tick(0.3)
+        raise redis.ConnectionError("closed")
+
+    monkeypatch.setattr(backend.client, "execute_command", close_late)
+    assert not worker.read(None).shared
+    assert calls == ["EVALSHA"]
+
+
+def test_a_publish_that_is_not_answered_costs_one_deadline(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its lock's release nor the next read asks a Redis that hangs (R8)."""
+    worker, released = backend.worker(lease=0), []
+
+    def hang(*_: Any, **__: Any) -> Any:
+        raise StoreUnreachable("no answer", symptom="timeout")
+
+    monkeypatch.setattr(worker._store, "publish", hang)
+    monkeypatch.setattr(worker._store, "release", lambda *_, **__: released.append("released"))
+    assert not worker.read(None).shared
+    assert not worker.read(None).shared
+    assert worker.metrics["scripts_read"] == 1
+    assert released == []
+
+
+def test_a_max_age_is_not_answered_by_what_an_older_debt_would_accept(backend: Backend) -> None:
+    """The entry is younger than the debt's floor, and still too old for this caller (R8)."""
+    other, worker = backend.worker(), backend.worker()
+    other.read(None)
+    worker._near._debt = Debt(Floor("1", other.inspect().incarnation))
+    assert worker.read(None, max_age=0).source == "database"
+
+
+def test_every_failure_of_redis_is_counted(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one after which the database answers (R8)."""
+    worker = backend.worker()
+
+    def fail_to_read(_question: Question) -> Any:
+        raise StoreUnreachable("refused", symptom="connection")
+
+    monkeypatch.setattr(worker._store, "read", fail_to_read)
+    worker.read(None)
+    assert worker.metrics["store_errors"] == 1
+
+
+def test_a_waiter_without_a_stream_asks_again_in_time_and_not_after_its_time(backend: Backend) -> None:
+    """Half a redis_timeout at a time, and wait_timeout in all (R11)."""
+    worker = backend.worker(lock_ttl=30, wait_timeout=60, redis_timeout=48)
+    backend.client.set(backend.keys.events, "no stream")
+    assert isinstance(worker._store.read(Question(token="f" * 32)), Fill)
+    assert not worker.read(None).shared
+    assert backend.system.slept == pytest.approx([24, 24, 12])
+
+
+def test_a_waiter_that_may_not_read_the_stream_still_gets_the_others_rows(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It polls, and loads nothing (R11)."""
+    worker = backend.worker()
+    granted = worker._store.read(Question(token="f" * 32))
+    assert isinstance(granted, Fill)
+
+    def refuse(_after: bytes, _seconds: float) -> None:
+        assert published(worker, granted)
+        raise StoreRefused("NOPERM", symptom="denied")
+
+    monkeypatch.setattr(worker._store, "await_event", refuse)
+    assert worker.read(None).source == "redis"
+    assert backend.source.loads == 0
+    assert len(backend.system.slept) == 1
+
+
+def test_the_time_in_the_queue_is_part_of_wait_timeout(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After nine of ten seconds in the queue one is left for another's fill (R11, R12)."""
+    worker, acquire = backend.worker(), _Permit.acquire
+
+    def after_nine_seconds(permit: _Permit, seconds: float) -> bool:
+        backend.system.tick(9)
+        return acquire(permit, seconds)
+
+    monkeypatch.setattr(_Permit, "acquire", after_nine_seconds)
+    backend.client.set(backend.keys.events, "no stream")
+    assert isinstance(worker._store.read(Question(token="f" * 32)), Fill)
+    assert not worker.read(None).shared
+    assert sum(backend.system.slept) == pytest.approx(1)
+
+
+def test_a_published_fill_is_handed_over_by_the_near_copy_alone(backend: Backend) -> None:
+    """A thread that queued during the load may have come after an invalidate, which the rows are from before (R12)."""
+    worker = backend.worker(lease=0)
+    worker.read(None)
+    assert worker._handover is None
+
+
+@pytest.mark.parametrize("ending", ["oversized", "given up"])
+def test_what_is_handed_over_counts_from_its_first_statement(backend: Backend, ending: str) -> None:
+    """However long its load took (R12)."""
+    worker, operator = backend.worker(max_payload=10 if ending == "oversized" else 10_000), backend.worker()
+    began: list[float] = []
+
+    def take_long() -> None:
+        backend.system.tick(1)
+        if ending == "given up":
+            operator.invalidate(wait=False)
+
+    backend.source.before_read = lambda: began.append(backend.system.time)
+    backend.source.after_read = take_long
+    worker.read(None)
+    assert worker._handover is not None
+    assert worker._handover.first_statement_at == began[-1]

@@ -178,3 +178,8 @@ def test_the_digest_is_blake2b_128_of_the_payload() -> None:
     """The same on every host and across key rotations."""
     assert digest_of(b"") == "cae66941d9efbd404e4d88758ea67670"
     assert json.loads(encode("d", [{"a": 1}]).data) == [{"a": 1}]
+
+
+def test_the_first_key_signs() -> None:
+    """So that every host can accept a new key before any host signs with it (R14)."""
+    assert sign([KEY, OTHER], CLAIM) == sign([KEY], CLAIM) != sign([OTHER], CLAIM)

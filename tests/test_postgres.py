@@ -1,6 +1,7 @@
 """Whose transaction it is, and what may be shared from it (PROTOCOL R13), on a real PostgreSQL."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -349,3 +350,28 @@ def test_the_lease_of_a_private_load_counts_from_before_the_taint_question(numbe
     worker.read(Slow(number))
     assert worker._near.copy is not None
     assert worker._near.copy.valid_until == pytest.approx(began + 1.0)
+
+
+def test_a_reason_not_to_share_is_logged_once_and_counted_each_time(
+    redis: Any, number: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker that always reads inside transactions does not fill the log (R13)."""
+    set_number(number, 99)
+    worker = cache(redis)
+    with caplog.at_level(logging.WARNING, "kcg_cache"):
+        worker.read(number)
+        worker.read(number)
+    assert [record.kcg_event for record in caplog.records] == ["tainted"]  # type: ignore[attr-defined]
+    assert worker.metrics["tainted_reads"] == 2
+
+
+def test_a_failing_load_leaves_the_callers_transaction_alone(redis: Any, number: Connection) -> None:
+    """Its writes are the caller's to commit or to roll back (R13)."""
+
+    def load(_conn: Any) -> list[dict[str, Any]]:
+        raise LookupError("the loader's own error")
+
+    set_number(number, 99)
+    with pytest.raises(LookupError):
+        SharedCache(redis, Dataset("number", load), Settings()).read(number)
+    assert postgres.fetch(number, "SELECT n FROM kcg_number") == [{"n": 99}]

@@ -509,3 +509,83 @@ def test_two_grants_at_the_same_floor_are_two_locks(store: Store) -> None:
     assert late.grant.granted_at == overtaken.grant.granted_at
     assert publish(store, overtaken) is None
     assert publish(store, late) is not None
+
+
+def test_an_entry_with_a_time_that_a_double_does_not_hold_is_a_miss(store: Store, backend: Backend) -> None:
+    """Though it has no more digits than one that a double holds (R1)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, "loaded_at", "9007199254740993")
+    answer = ask(store)
+    assert isinstance(answer, Fill)
+    assert answer.note == "malformed"
+
+
+def test_the_age_of_an_entry_is_told_on_the_servers_clock(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the time is on this host (R1)."""
+    fill(store)
+    run = store._run
+
+    def seven_seconds_later(name: str, values: Any) -> dict[str, Any]:
+        reply = run(name, values)
+        return reply | {"time": str(int(reply["loaded_at"]) + 7_000_000).encode()}
+
+    monkeypatch.setattr(store, "_run", seven_seconds_later)
+    assert ask(store).entry.age == 7.0
+
+
+def test_an_entry_is_fresh_for_its_ttl_however_long_its_key_lives(store: Store, backend: Backend) -> None:
+    """Its writer may have another stale_if_error than its reader (R2)."""
+    granted = fill(store)
+    backend.client.hset(backend.keys.entry, "loaded_at", str(int(granted.grant.granted_at) - 301_000_000))
+    assert isinstance(ask(store), Fill)
+
+
+def test_the_holder_of_other_rows_is_sent_the_current_ones(store: Store) -> None:
+    """SAME is for the holder of the very digest (R2)."""
+    fill(store)
+    assert ask(store, known="0" * 32).entry.payload == PAYLOAD.data
+
+
+def test_a_fill_with_another_token_is_rejected(store: Store) -> None:
+    """Though it was granted by the same script at the same time (R3)."""
+    granted = ask(store)
+    other = replace(granted, grant=replace(granted.grant, token="b" * 32))
+    assert publish(store, other) is None
+    assert publish(store, granted) is not None
+
+
+def test_a_granted_lock_expires_by_itself(store: Store, backend: Backend) -> None:
+    """From the start, and not only once somebody else has looked (R3)."""
+    ask(store)
+    assert 0 < backend.client.pttl(backend.keys.lock) <= 3_000
+
+
+def test_an_entry_from_before_a_failover_is_a_miss(store: Store, backend: Backend) -> None:
+    """The run_id is the same, as when a master steps down and is made one again (R10)."""
+    fill(store)
+    if backend.name == "fakeredis":
+        testing.restart(backend.client, failover=True)
+    else:
+        backend.client.replicaof("127.0.0.1", "1")
+        backend.client.replicaof("NO", "ONE")
+    answer = ask(store)
+    assert isinstance(answer, Fill)
+    assert answer.note == "incarnation"
+
+
+def test_a_stream_that_is_none_is_made_anew(store: Store, backend: Backend) -> None:
+    """By whoever has something to tell, so that waiters are woken and operators find their log (R7, R11)."""
+    backend.client.set(backend.keys.events, "no stream")
+    fill(store)
+    assert backend.client.type(backend.keys.events) == b"stream"
+    for key in (backend.keys.events, backend.keys.invalidations):
+        backend.client.set(key, "no stream")
+    assert store.invalidate(who="", host="", reason="").logged
+    assert backend.client.type(backend.keys.events) == b"stream"
+    assert backend.client.type(backend.keys.invalidations) == b"stream"
+
+
+def test_an_entry_is_kept_for_stale_if_error_past_its_ttl(backend: Backend) -> None:
+    """Else there would be nothing to serve when a load fails (R15)."""
+    fill(Store(backend.client, "numbers", backend.settings.replace(stale_if_error=60)))
+    assert 300_000 < backend.client.pttl(backend.keys.entry) <= 360_000
