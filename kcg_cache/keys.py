@@ -10,7 +10,7 @@ key                 type    lives                        written by
 ``…:lock``          string  ``lock_ttl``, renewed        read (grants), renew; deleted by publish, release, invalidate
 ``…:events``        stream  one day after the last one   publish, release, invalidate: wakes waiters, no evidence
 ``…:invalidations`` stream  for good, capped             invalidate: who, where, why, when
-``…:guard``         none    never exists                 every script deletes it first, see PROTOCOL R2
+``…:guard``         none    never exists                 every script that decides deletes it first (R2)
 ==================  ======  ===========================  =========================================================
 """
 

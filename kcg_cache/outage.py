@@ -64,7 +64,8 @@ _BY_OPERATION: dict[Operation, Callable[[str], Behaviour]] = {
     Operation.INSPECT: lambda _: Behaviour.RAISE,
 }
 
-#: symptom × operation → behaviour, complete.
+#: symptom × operation → behaviour, complete. `cache` looks up READ, WAIT and PUBLISH; what RENEW and RELEASE (in
+#: `filling`), INVALIDATE and INSPECT do is the same for every symptom, and a test holds the table to it.
 TABLE = {(symptom, operation): _BY_OPERATION[operation](symptom) for symptom in SYMPTOMS for operation in Operation}
 
 

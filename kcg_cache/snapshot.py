@@ -32,7 +32,7 @@ class Snapshot:
 
     @property
     def age(self) -> float:
-        """Seconds since the rows' load began, now. Never less than the truth (clock rates within 1 %)."""
+        """Seconds since the rows' load began, now: no less than that, unless the Redis clock stepped back meanwhile."""
         return self.age_then + self.clock() - self.as_of
 
     @property
