@@ -14,7 +14,6 @@ The steps, numbered as in docs/architecture.md:
 import logging
 import math
 import os
-import threading
 import weakref
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -33,7 +32,7 @@ from kcg_cache.rows import thawed
 from kcg_cache.settings import INVALIDATE_WAIT, Settings
 from kcg_cache.snapshot import Snapshot
 from kcg_cache.store import Store
-from kcg_cache.system import SYSTEM, System
+from kcg_cache.system import SYSTEM, Lock, System
 
 #: How often a rejected filler starts over, and how often one read is told a corrupt entry (PROTOCOL R4, R14).
 TRIES = 3
@@ -44,7 +43,7 @@ _LONGEST_AGE = 1e9
 class _Permit:
     """The right of one thread of the process to take the slow path; given back once, by whoever is first."""
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: Lock) -> None:
         self._lock = lock
         self._held = False
 
@@ -131,10 +130,10 @@ class SharedCache:
         self._now = system.now
         url_or_client = self.settings.redis_url if redis is None else redis
         self._store = Store(url_or_client, dataset.name, self.settings, now=system.now)
-        self._near = Near(system.now)
-        self._breaker = Breaker(self.settings.breaker_window, system.now)
+        self._near = Near(system)
+        self._breaker = Breaker(self.settings.breaker_window, system)
         self._log = Log(dataset.name)
-        self._slow = threading.Lock()
+        self._slow = system.lock()
         self._handover: _Handover | None = None
         self._bypass = self.settings.mode == "bypass"
         self._copy_rows = self.settings.copy_rows
@@ -682,7 +681,7 @@ class SharedCache:
             )
 
     def _renew_locks_after_fork(self) -> None:
-        self._slow = threading.Lock()
+        self._slow = self._system.lock()
         self._near.renew_lock_after_fork()
         self._breaker.renew_lock_after_fork()
         self._log.renew_lock_after_fork()

@@ -48,7 +48,7 @@ class FillLock:
 
     def __enter__(self) -> Self:
         try:
-            threading.Thread(target=self._renew, name="kcg_cache-renew", daemon=True).start()
+            self._system.start(self._renew, "kcg_cache-renew")
         except RuntimeError as error:  # a limit of threads, or the interpreter's end: the lock lives for lock_ttl only
             self._metrics.add("renew_errors")
             self._log.once(logging.WARNING, "renew_failed", "thread", "the fill lock is not renewed", error=error)

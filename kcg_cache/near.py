@@ -4,12 +4,11 @@ A covered read takes one attribute (`Near.copy`) and compares one time. Everythi
 never together with I/O.
 """
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from kcg_cache.answers import Floor
 from kcg_cache.snapshot import Snapshot
+from kcg_cache.system import System
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,9 +47,10 @@ class Start:
 class Near:
     """The near copy of one dataset in one process."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._lock = threading.Lock()
+    def __init__(self, system: System) -> None:
+        self._now = system.now
+        self._new_lock = system.lock
+        self._lock = self._new_lock()
         #: Read without the lock: one attribute, replaced as a whole.
         self.copy: NearCopy | None = None
         self._debt: Debt | None = None
@@ -127,7 +127,7 @@ class Near:
 
     def renew_lock_after_fork(self) -> None:
         """Take a fresh lock. The copy stays valid in the child: it is only time (PROTOCOL R12)."""
-        self._lock = threading.Lock()
+        self._lock = self._new_lock()
 
     def _drop_locked(self) -> None:
         self.copy = None

@@ -4,8 +4,9 @@ Which failure it was (`symptom`) and what was being done (`Operation`) decide, n
 """
 
 import enum
-import threading
 from collections.abc import Callable
+
+from kcg_cache.system import System
 
 
 class Operation(enum.Enum):
@@ -76,10 +77,11 @@ class Breaker:
     stay out for another window, until that one succeeds.
     """
 
-    def __init__(self, window: float, now: Callable[[], float]) -> None:
+    def __init__(self, window: float, system: System) -> None:
         self._window = window
-        self._now = now
-        self._lock = threading.Lock()
+        self._now = system.now
+        self._new_lock = system.lock
+        self._lock = self._new_lock()
         self._open = False
         self._until = 0.0
 
@@ -118,4 +120,4 @@ class Breaker:
 
     def renew_lock_after_fork(self) -> None:
         """Take a fresh lock: another thread of the parent may have held it at the fork, and is not here to let go."""
-        self._lock = threading.Lock()
+        self._lock = self._new_lock()

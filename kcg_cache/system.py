@@ -1,6 +1,7 @@
 """The doors to the host: its clock, its randomness, and who and where this process is.
 
-Everything that decides something asks through a `System`, so that a test owns time and chance.
+Everything that decides something asks through a `System`, so that a test owns time and chance, and which
+thread goes on when.
 """
 
 import functools
@@ -10,9 +11,27 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 # CLOCK_BOOTTIME where it exists: it goes on while the host sleeps, so a suspended host wakes without a lease (R6).
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Lock(AbstractContextManager[bool], Protocol):
+    """What the cache needs of a lock: `threading.Lock`'s, which is not reentrant."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:  # noqa: FBT001, FBT002 - threading's own
+        """Take it, within `timeout` seconds (-1: however long it takes); tell whether it is taken."""
+        ...
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
+
+    def locked(self) -> bool:
+        """Tell whether somebody has it."""
+        ...
 
 
 class System:
@@ -30,6 +49,17 @@ class System:
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """Wait for `event`, at most `seconds`; tell whether it is set."""
         return event.wait(seconds)
+
+    def lock(self) -> Lock:
+        """Make a lock."""
+        return threading.Lock()
+
+    def start(self, work: Callable[[], None], name: str) -> None:
+        """Run `work` on a thread of its own, which does not keep the process alive.
+
+        Raises `RuntimeError` when the host gives no more threads, or the interpreter is about to end.
+        """
+        threading.Thread(target=work, name=name, daemon=True).start()
 
     def token(self) -> str:
         """Give 128 random bits as hex: nobody else's, after a fork and on every host."""

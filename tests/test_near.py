@@ -18,7 +18,7 @@ def system() -> TickedSystem:
 
 @pytest.fixture
 def near(system: TickedSystem) -> Near:
-    return Near(system.now)
+    return Near(system)
 
 
 def copy_of(system: TickedSystem, identity: str | None, lease: float = 1.0) -> NearCopy:
@@ -141,7 +141,7 @@ def test_forgetting_owes_nothing_and_keeps_older_replies_out(near: Near, system:
 
 def test_the_breaker_lets_one_caller_try_per_window(system: TickedSystem) -> None:
     """The others stay out until it succeeded."""
-    breaker = Breaker(2.0, system.now)
+    breaker = Breaker(2.0, system)
     assert breaker.allows()
     assert breaker.failed()
     assert not breaker.failed()
@@ -160,7 +160,7 @@ def test_the_breaker_lets_one_caller_try_per_window(system: TickedSystem) -> Non
 
 def test_of_many_threads_one_tries(system: TickedSystem) -> None:
     """Two would pay two deadlines in one window (R8)."""
-    breaker = Breaker(2.0, system.now)
+    breaker = Breaker(2.0, system)
     breaker.failed()
     system.tick(3)
     together, allowed = threading.Barrier(8), []
