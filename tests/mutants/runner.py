@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,15 +78,10 @@ class Checkout:
     def run(self, mutation: Mutation, hint: str = "") -> Result:
         """Mutate, test, restore. The test of `hint` goes first."""
         began = time.monotonic()
-        path = self.root / "checkout" / mutation.file
-        source = path.read_text(encoding="utf-8")
-        path.write_text(mutation.apply(source), encoding="utf-8")
-        try:
+        with self.mutated(mutation):
             status, said = self._pytest([hint, *mutation.tests] if hint else mutation.tests, mutation.timeout)
             if status == _USAGE and hint:  # there is no such test any more
                 status, said = self._pytest(mutation.tests, mutation.timeout)
-        finally:
-            path.write_text(source, encoding="utf-8")
         seconds = time.monotonic() - began
         if status is None:
             return Result(mutation, Verdict.TIMEOUT, "", seconds)
@@ -96,6 +91,17 @@ class Checkout:
         if status == _FAILED and first:
             return Result(mutation, Verdict.CAUGHT, first, seconds)
         return Result(mutation, Verdict.BROKEN, said[-2000:], seconds)
+
+    @contextlib.contextmanager
+    def mutated(self, mutation: Mutation) -> Iterator[Path]:
+        """Mutate the copy for as long as the block lasts; give where it is."""
+        path = self.root / "checkout" / mutation.file
+        source = path.read_text(encoding="utf-8")
+        path.write_text(mutation.apply(source), encoding="utf-8")
+        try:
+            yield self.root / "checkout"
+        finally:
+            path.write_text(source, encoding="utf-8")
 
     def stop(self) -> None:
         """End the tests that are running."""
