@@ -4,11 +4,10 @@ It sees when each statement really read the database and when each script really
 they are worded, and not only by the inequality that real processes have to do with.
 """
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
-
-import orjson
 
 from kcg_cache import Snapshot, lua
 from tests.simulation.database import Connection, Database
@@ -145,7 +144,7 @@ class Audit:
         between = [at for at in self._invalidates if granted < at <= now]
         self._must(not between, f"R3: a fill granted at {granted:.6f} was published after invalidates at {between}")
         self._fills.append(_Fill(granted, now))
-        row = orjson.loads(payload)[0]
+        row = json.loads(payload)[0]
         self._must(row["dirty"] == 0, "Promise 6: uncommitted rows were published")
         if row["load"] >= 0:
             load = self._database.loads[row["load"]]

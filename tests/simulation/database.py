@@ -14,7 +14,9 @@ from psycopg2 import extensions
 from kcg_cache import Dataset, postgres, queries
 from tests.simulation.world import Process, World
 
-_ROWS = "SELECT version, load, dirty"
+_ROWS = "SELECT version, load, dirty, more"
+#: A row of so many characters is about what a simulated cache shares.
+_SHARED = 500
 #: What a standby may lag behind, in commits.
 _LAG = 3
 
@@ -37,6 +39,8 @@ class Database:
     world: World
     #: Whether rows name the load that read them: then every load has another digest.
     stamped: bool
+    #: Whether some versions are larger than what is shared, and some hold an integer that orjson does not write.
+    odd_rows: bool = False
     version: int = 1
     #: Seconds that a statement takes, at least and at most.
     slowness: tuple[float, float] = (0.0005, 0.05)
@@ -53,6 +57,11 @@ class Database:
         self.version += 1
         self.world.note(lambda: f"version {self.version} is committed")
         return self.version
+
+    @property
+    def oversized(self) -> bool:
+        """Whether the present version is larger than what is shared."""
+        return self.odd_rows and len(str(_more(self.version))) > _SHARED
 
     def fail(self) -> None:
         """Raise what a lost connection raises."""
@@ -131,7 +140,13 @@ class Connection:
         database.loads.append(Load(began, database.world.now, version, self.tainted))
         number = len(database.loads) - 1
         database.world.note(lambda: f"load {number} reads version {version} ({self.kind})")
-        return [{"version": version, "load": number if database.stamped else -1, "dirty": self.dirty}]
+        row = {"version": version, "load": number if database.stamped else -1, "dirty": self.dirty}
+        return [row | {"more": _more(version) if database.odd_rows else None}]
+
+
+def _more(version: int) -> Any:
+    """Give what else is in the row: now and then too much, or a number of more than 64 bits."""
+    return {0: "x" * _SHARED * 2, 1: 2**70}.get(version % 4)
 
 
 class Cursor:

@@ -55,6 +55,8 @@ class Network:
     rate: float
     #: Seconds that any call may take.
     timeout: float = 0.5
+    #: How fine the server's clock is: on a coarse one, different moments have the same time.
+    tick: float = 1e-6
     fates: Fates = field(default_factory=Fates)
     #: "up", "down" (refused at once), "hung" (requests pile up), or the code of an error that it answers with.
     mode: str = "up"
@@ -78,7 +80,8 @@ class Network:
 
     def clock(self) -> float:
         """Give the Redis server's time, in seconds since its epoch."""
-        return 1.7e9 + self.offset + self.world.now * self.rate
+        time = 1.7e9 + self.offset + self.world.now * self.rate
+        return time - time % self.tick
 
     def _node(self, run_id: str, replid: str) -> Node:
         node = Node(run_id, replid, self.clock)

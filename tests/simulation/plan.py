@@ -7,6 +7,8 @@ from kcg_cache import Settings
 from tests.simulation.faults import FAULTS
 from tests.simulation.network import Fates
 
+#: A payload of so many bytes is too large to be shared.
+LARGE = 1000
 #: Names of the kinds of run, and how often each is drawn.
 SCENARIOS = {"faults": 80, "calm": 10, "cold start": 5, "forced at once": 5}
 
@@ -24,6 +26,8 @@ class Plan:
     changes: int
     operators: int
     stamped: bool
+    #: Whether some versions are too large to be shared, and some hold what orjson does not write.
+    odd_rows: bool
     #: The longest usual pause at a door, seconds; how often one is much longer; and the longest time between reads.
     pace: float
     hiccups: float
@@ -38,6 +42,8 @@ class Plan:
     tainted: float = 0.1
     #: Rates of the clocks of Redis and of each process: within 1 % of each other.
     rates: tuple[float, ...] = field(default=())
+    #: How fine the Redis clock is, in seconds.
+    tick: float = 1e-6
 
 
 def drawn(seed: int) -> Plan:
@@ -49,28 +55,34 @@ def drawn(seed: int) -> Plan:
     faulty = scenario == "faults"
     threads = tuple(chance.choice((1, 1, 2, 3)) for _ in range(chance.choice((1, 2, 2, 3))))
     pace, think = chance.choice(((0.0005, 0.5), (0.0005, 1.2), (0.05, 0.5), (0.2, 0.3)))
-    span = 2.0 + 12.0 * chance.random()
+    reads = chance.randrange(6, 18)
+    span = 1.0 + reads * think * 0.7  # about as long as the readers need
     kinds = list(FAULTS)
-    faults = sorted((span * chance.random(), chance.choice(kinds)) for _ in range(chance.randrange(1, 7)))
+    settings = _settings(chance)
+    faults = [(span * chance.random(), chance.choice(kinds)) for _ in range(chance.randrange(1, 7))]
+    if settings.stale_if_error:
+        faults += [(span * chance.random(), "database failing") for _ in range(2)]
     return Plan(
         seed=seed,
         scenario=scenario,
-        settings=_settings(chance),
+        settings=settings,
         threads=threads,
-        reads=chance.randrange(5, 14),
+        reads=reads,
         changes=chance.randrange(2, 5),
         operators=chance.choice((1, 1, 2)),
         stamped=chance.random() < 0.7,
+        odd_rows=chance.random() < 0.3,
         pace=pace,
         hiccups=chance.choice((0.0, 0.01, 0.05)) if faulty else 0.0,
         think=think,
         slowness=chance.choice(((0.0005, 0.02), (0.0005, 0.5), (0.05, 2.0))),
         fates=_fates(chance) if faulty else Fates(),
-        faults=tuple(faults) if faulty else (),
+        faults=tuple(sorted(faults)) if faulty else (),
         forced=chance.choice((0.0, 0.1, 0.5)),
         aged=chance.choice((0.0, 0.0, 0.2)),
         tainted=chance.choice((0.0, 0.0, 0.15)),
         rates=tuple(chance.uniform(0.9951, 1.0049) for _ in range(2 + len(threads))),
+        tick=chance.choice((1e-6, 1e-4)),
     )
 
 
@@ -86,6 +98,7 @@ def _herd(seed: int, scenario: str, chance: random.Random) -> Plan:
         changes=0,
         operators=0,
         stamped=True,
+        odd_rows=False,
         pace=0.002,
         hiccups=0.0,
         think=0.0,
@@ -101,15 +114,17 @@ def _herd(seed: int, scenario: str, chance: random.Random) -> Plan:
 
 def _settings(chance: random.Random) -> Settings:
     lock_ttl = chance.choice((0.5, 3.0, 3.0))
+    expiring = chance.random() < 0.3
     return Settings(
-        ttl=chance.choice((1.5, 5.0, 300.0, 300.0)),
+        ttl=chance.choice((0.6, 1.5)) if expiring else chance.choice((5.0, 300.0, 300.0)),
         lease=chance.choice((0.0, 0.3, 1.0, 1.0, 1.0)),
         lock_ttl=lock_ttl,
         wait_timeout=chance.choice((2 * lock_ttl, 10.0)),
         breaker_window=chance.choice((0.0, 0.5, 2.0)),
-        refresh_ahead=chance.choice((0.0, 0.0, 0.5)),
-        stale_if_error=chance.choice((0.0, 0.0, 5.0)),
+        refresh_ahead=chance.choice((0.0, 0.5)) if expiring else 0.0,
+        stale_if_error=chance.choice((0.0, 5.0)) if expiring else 0.0,
         signing_keys=chance.choice(((), (), (b"simulated-key-0123",))),
+        max_payload=LARGE,
     )
 
 

@@ -1,4 +1,4 @@
-"""Does the simulation find what is broken? Each mutation of `tests/mutants` is planted, and seeds are run until one does.
+"""Does the simulation find what is broken? Mutations of `tests/mutants` are planted, and seeds run until one finds it.
 
 `seeds.toml` keeps, for each mutation that was found, the first seed that found it: the regression cases. A test plants
 some of them again on every run, so a seed that has lost its meaning is noticed.

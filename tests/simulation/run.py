@@ -60,8 +60,10 @@ class Run:
         self.world = World(plan.seed, trace=trace)
         self.world.pace, self.world.hiccups = plan.pace, plan.hiccups
         rates = plan.rates
-        self.network = Network(self.world, offset=self.world.random.uniform(0, 1e6), rate=rates[0], fates=plan.fates)
-        self.database = Database(self.world, stamped=plan.stamped, slowness=plan.slowness)
+        self.network = Network(
+            self.world, offset=self.world.random.uniform(0, 1e6), rate=rates[0], fates=plan.fates, tick=plan.tick
+        )
+        self.database = Database(self.world, stamped=plan.stamped, odd_rows=plan.odd_rows, slowness=plan.slowness)
         self.audit = Audit(self.world, self.database)
         self.network.observers.append(self.audit.script)
         self.operator = Worker(self, "operator", rates[1])
@@ -288,7 +290,8 @@ class Run:
                 world.violation(f"{worker.name} does not share version {version} although everything is healed")
 
     def _last_change(self) -> None:
-        self.database.commit()
+        while self.database.commit() and self.database.oversized:
+            pass  # the last version has to be one that can be shared
         for _ in range(_RECOVERY_TRIES):
             if self.invalidate():
                 return
