@@ -9,12 +9,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from kcg_cache import Snapshot, lua
-from tests.simulation.database import Connection, Database
+from kcg_cache import Settings, Snapshot, lua
+from tests.simulation.database import Connection, Database, Load
 from tests.simulation.world import World
 
 #: What host clocks may gain or lose against each other, and then some, for ages that are compared across hosts.
 _DRIFT = 1.03
+#: Seconds by which times may differ that a coarse clock or whole milliseconds tell.
+_SLACK = 0.003
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,18 @@ class _Fill:
 class Audit:
     """The auditor of one run."""
 
-    def __init__(self, world: World, database: Database) -> None:
+    def __init__(self, world: World, database: Database, settings: Settings) -> None:
         self._world = world
         self._database = database
+        self._settings = settings
         self._floor = 0
         self._invalidated = float("-inf")
         self._returned: dict[str, int] = {}
         self._grants: dict[str, float] = {}
         self._fills: list[_Fill] = []
         self._invalidates: list[float] = []
+        #: When the rows of which load were published.
+        self._published_at: dict[int, float] = {}
         #: Whether the Redis clock was stepped: then it tells nobody's age.
         self.clock_stepped = False
         #: What happened, by name.
@@ -99,10 +104,29 @@ class Audit:
             self._must(
                 load is None or load.executed >= began.time, f"Promise 2: {where}, read before the call had begun"
             )
-        if max_age is not None and load is not None and not self.clock_stepped:
-            age = began.time - load.executed
-            self._must(age <= max_age * _DRIFT + 0.001, f"max_age: {where} of {age:.3f} s with max_age={max_age:g}")
+        if load is not None:
+            self._old(where, began, snapshot, number, load, max_age)
         self._returned[process] = max(version, self._returned.get(process, 0))
+
+    def _old(
+        self, where: str, began: Began, snapshot: Snapshot, number: int, load: Load, max_age: float | None
+    ) -> None:
+        """Check how old rows are that were returned, against every bound that there is."""
+        settings = self._settings
+        age = began.time - load.executed
+        if not snapshot.shared:
+            self._must(age <= settings.lease * _DRIFT, f"R8: {where}, private rows of {age:.3f} s")
+        if self.clock_stepped:
+            return
+        if max_age is not None:
+            self._must(age <= max_age * _DRIFT + _SLACK, f"max_age: {where} of {age:.3f} s with max_age={max_age:g}")
+        told = snapshot.age_then + snapshot.clock.__self__.read_clock() - snapshot.as_of  # type: ignore[attr-defined]
+        real = self._world.now - load.began
+        self._must(told * _DRIFT + _SLACK >= real, f"age: {where}, {real:.3f} s old, and says {told:.3f} s")
+        if number in self._published_at:
+            kept = began.time - self._published_at[number]
+            most = settings.ttl + (settings.stale_if_error if snapshot.stale else 0.0)
+            self._must(kept <= most * _DRIFT + _SLACK, f"TTL: {where}, published {kept:.3f} s before, of {most:g} s")
 
     def ended(self, process: str, began: Began, *, bound: float) -> None:
         """Check that a read took no longer than the rules allow: nobody waits for ever."""
@@ -148,6 +172,7 @@ class Audit:
         self._must(row["dirty"] == 0, "Promise 6: uncommitted rows were published")
         if row["load"] >= 0:
             load = self._database.loads[row["load"]]
+            self._published_at[row["load"]] = now
             self._must(not load.tainted, "Promise 6: rows of a snapshot that may not be shared were published")
             self._must(load.executed >= granted, "R5: rows were published that were read before the lock was granted")
 

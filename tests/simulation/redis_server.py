@@ -132,7 +132,7 @@ class Node:
 
     def _do_persist(self, key: bytes) -> int:
         value = self._live(key)
-        if value is None:
+        if value is None or self.keys[key][1] == _NEVER:
             return 0
         self.keys[key] = value, _NEVER
         return 1

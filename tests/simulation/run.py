@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 
-from kcg_cache import InvalidateError, SharedCache
+from kcg_cache import InvalidateError, SharedCache, codec
 from kcg_cache.settings import INVALIDATE_WAIT
 from tests.simulation.audit import Audit
 from tests.simulation.database import DATASET, Connection, Database, lending
@@ -64,7 +64,7 @@ class Run:
             self.world, offset=self.world.random.uniform(0, 1e6), rate=rates[0], fates=plan.fates, tick=plan.tick
         )
         self.database = Database(self.world, stamped=plan.stamped, odd_rows=plan.odd_rows, slowness=plan.slowness)
-        self.audit = Audit(self.world, self.database)
+        self.audit = Audit(self.world, self.database, plan.settings)
         self.network.observers.append(self.audit.script)
         self.operator = Worker(self, "operator", rates[1])
         self.workers = [Worker(self, f"w{number}", rate) for number, rate in enumerate(rates[2:], 1)]
@@ -311,7 +311,10 @@ def simulate(seed: int, *, trace: bool = False, make_cache: Callable[..., Any] =
     """Run one seed."""
     logger = logging.getLogger("kcg_cache")
     disabled, logger.disabled = logger.disabled, True
+    # A thread for its empty stack alone: waiting for a real one would take longer than all the rest.
+    own_stack, codec.on_own_stack = codec.on_own_stack, lambda work: work()
     try:
         return Run(drawn(seed), trace=trace, make_cache=make_cache).go()
     finally:
         logger.disabled = disabled
+        codec.on_own_stack = own_stack
