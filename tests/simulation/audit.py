@@ -123,7 +123,7 @@ class Audit:
         told = snapshot.age_then + snapshot.clock.__self__.read_clock() - snapshot.as_of  # type: ignore[attr-defined]
         real = self._world.now - load.began
         self._must(told * _DRIFT + _SLACK >= real, f"age: {where}, {real:.3f} s old, and says {told:.3f} s")
-        if number in self._published_at:
+        if snapshot.shared and number in self._published_at:
             kept = began.time - self._published_at[number]
             most = settings.ttl + (settings.stale_if_error if snapshot.stale else 0.0)
             self._must(kept <= most * _DRIFT + _SLACK, f"TTL: {where}, published {kept:.3f} s before, of {most:g} s")
