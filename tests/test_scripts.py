@@ -232,6 +232,11 @@ def test_a_remaining_life_above_what_would_be_set_is_lowered(store: Store, backe
         {"loaded_at": "99999999999999999"},
         {"loaded_at": "-5"},
         {"loaded_at": "1e3"},
+        {"load_us": "soon"},
+        {"load_us": "-inf"},
+        {"load_us": "-1e309"},
+        {"load_us": "nan"},
+        {"load_us": ""},
     ],
 )
 def test_an_entry_with_an_impossible_time_is_a_miss(store: Store, backend: Backend, fields: dict[str, str]) -> None:

@@ -49,8 +49,9 @@ local fields = redis.pcall('HMGET', entry_key, 'digest', 'format', 'loaded_at', 
 if fields.err then
   note = 'type'
 elseif fields[1] or fields[3] or fields[7] then
-  local loaded_at = time_from(fields[3], 8e15)
-  if not (fields[1] and fields[2] and fields[4] and fields[5] and fields[6] and fields[7] and loaded_at) then
+  -- load_us too: tonumber() would read '-inf', which then went out as the remaining freshness.
+  local loaded_at, load_us = time_from(fields[3], 8e15), time_from(fields[4], 8e15)
+  if not (fields[1] and fields[2] and fields[5] and fields[6] and fields[7] and loaded_at and load_us) then
     note = 'malformed'
   elseif fields[7] ~= inc then
     note = 'incarnation'
@@ -58,7 +59,7 @@ elseif fields[1] or fields[3] or fields[7] then
     local life = bounded_ttl(entry_key, ttl_ms + stale_ms)
     -- Fresh until the TTL: by what is left of the key's life, and by the time since it was stored, since its writer's
     -- stale_if_error may be another than this reader's.
-    local stored = loaded_at + (tonumber(fields[4]) or 0)
+    local stored = loaded_at + load_us
     local fresh = math.min(life - stale_ms, ttl_ms - math.floor((time - stored) / 1000))
     entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = fresh }
   end
