@@ -545,6 +545,22 @@ def test_an_entry_is_fresh_for_its_ttl_however_long_its_key_lives(store: Store, 
     assert isinstance(ask(store), Fill)
 
 
+@pytest.mark.parametrize("stale_if_error", [0, 60])
+def test_an_entry_past_a_readers_ttl_is_offered_for_that_readers_stale_if_error_only(
+    store: Store, backend: Backend, stale_if_error: float
+) -> None:
+    """Though its key, by another one's settings, lives longer (R15)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, "loaded_at", str(int(time.time() * 1e6) - 40_000_000))
+    short = Store(backend.client, "numbers", backend.settings.replace(ttl=10, stale_if_error=stale_if_error))
+    answer = ask(short)
+    assert isinstance(answer, Fill)
+    assert (answer.fallback is not None) == (stale_if_error > 0)
+    if answer.fallback is not None:
+        assert 20 < answer.fallback.life <= 30
+        assert answer.fallback.fresh < 0
+
+
 def test_the_holder_of_other_rows_is_sent_the_current_ones(store: Store) -> None:
     """SAME is for the holder of the very digest (R2)."""
     fill(store)

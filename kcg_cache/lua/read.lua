@@ -61,6 +61,8 @@ elseif fields[1] or fields[3] or fields[7] then
     -- stale_if_error may be another than this reader's.
     local stored = loaded_at + load_us
     local fresh = math.min(life - stale_ms, ttl_ms - math.floor((time - stored) / 1000))
+    -- Past its TTL it lives for this reader's stale_if_error, however long another's lets the key live (R15).
+    life = math.min(life, fresh + stale_ms)
     entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = fresh }
   end
 elseif redis.call('EXISTS', entry_key) == 1 then
