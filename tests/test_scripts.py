@@ -561,6 +561,18 @@ def test_an_entry_past_a_readers_ttl_is_offered_for_that_readers_stale_if_error_
         assert answer.fallback.fresh < 0
 
 
+def test_the_time_of_an_entry_that_was_rejected_counts_for_nothing(store: Store, backend: Backend) -> None:
+    """The fill that replaces it is as old as it is, and its entry is one (R14)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, "loaded_at", "7999999999999999")
+    answer = ask(store, rejected=f"{PAYLOAD.digest}:7999999999999999")
+    assert isinstance(answer, Fill)
+    assert answer.note == "rejected"
+    assert answer.grant.granted_at == answer.grant.granted_when
+    publish(store, answer)
+    assert isinstance(ask(store, "b" * 32), Current)
+
+
 def test_the_holder_of_other_rows_is_sent_the_current_ones(store: Store) -> None:
     """SAME is for the holder of the very digest (R2)."""
     fill(store)

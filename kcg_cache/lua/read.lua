@@ -63,7 +63,11 @@ elseif fields[1] or fields[3] or fields[7] then
     local fresh = math.min(life - stale_ms, ttl_ms - math.floor((time - stored) / 1000))
     -- Past its TTL it lives for this reader's stale_if_error, however long another's lets the key live (R15).
     life = math.min(life, fresh + stale_ms)
-    entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = fresh }
+    if fields[1] .. ':' .. fields[3] == rejected then
+      note = 'rejected' -- it is no entry: its time, which nobody vouches for, counts for nothing either
+    else
+      entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = fresh }
+    end
   end
 elseif redis.call('EXISTS', entry_key) == 1 then
   note = 'malformed'
@@ -92,9 +96,6 @@ end
 
 -- Which of its rows the caller may have.
 local usable = entry ~= nil and entry.life > 0 and entry.loaded_at >= floor
-if usable and entry.digest .. ':' .. fields[3] == rejected then
-  usable, note = false, 'rejected'
-end
 local same = usable and known ~= '' and entry.digest == known
 if usable and not same then
   local size = redis.call('HSTRLEN', entry_key, 'payload')
