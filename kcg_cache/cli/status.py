@@ -105,14 +105,9 @@ def _entry(cache: SharedCache, state: State) -> dict[str, Any] | None:
 def _refusal(cache: SharedCache, state: State) -> str | None:
     """Tell why readers with these settings take no row of the entry; None when they do."""
     entry = state.entry
-    missing = [name for name in _FIELDS if name not in entry]
-    if not state.payload_bytes:
-        missing.append("payload")
-    if missing:
-        return f"it has no {', '.join(missing)}"
-    for name in ("loaded_at", "load_us"):
-        if _number(entry[name], below=_NO_TIME) is None:
-            return f"its {name} is no number"
+    malformed = _malformed(state)
+    if malformed:
+        return malformed
     if entry["incarnation"] != state.incarnation:
         return "another server, or this one before its restart or failover, has written it"
     if state.payload_bytes > cache.settings.max_payload:
@@ -125,6 +120,17 @@ def _refusal(cache: SharedCache, state: State) -> str | None:
     except EntryError as error:
         return str(error)
     return None
+
+
+def _malformed(state: State) -> str | None:
+    """Tell what makes the entry none of ours to the script itself (read.lua)."""
+    missing = [name for name in _FIELDS if name not in state.entry]
+    if not state.payload_bytes:
+        missing.append("payload")
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    no_number = [name for name in ("loaded_at", "load_us") if _number(state.entry[name], below=_NO_TIME) is None]
+    return f"its {' and '.join(no_number)} is no number" if no_number else None
 
 
 def _lock(state: State) -> dict[str, Any] | None:
