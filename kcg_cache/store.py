@@ -279,7 +279,7 @@ class Store:
                     granted_at, granted_when = _text(reply["grant"]), _text(reply["granted_when"])
                     return Fill(Grant(question.token, granted_at, incarnation, granted_when), entry, floor, note)
                 case b"WAIT":
-                    return Wait(int(reply["lock_left_ms"]) / 1000, reply["last_event"], entry, floor, note)
+                    return Wait(_int(reply["lock_left_ms"]) / 1000, reply["last_event"], entry, floor, note)
         raise StoreReplyError(f"read.lua gave {reply['kind']!r}", symptom="reply")
 
     def await_event(self, after: bytes, seconds: float) -> None:
@@ -314,7 +314,7 @@ class Store:
         if reply["status"] != b"PUBLISHED":
             return None
         with self._understanding("publish"):
-            return Published(int(reply["time"]), _text(reply["previous_source"]))
+            return Published(_int(reply["time"]), _text(reply["previous_source"]))
 
     def renew(self, grant: Grant) -> bool:
         """Keep the lock for another `lock_ttl`; False when it is lost (PROTOCOL R3)."""
@@ -350,7 +350,7 @@ class Store:
         )
         with self._understanding("invalidate"):
             return Deleted(
-                at=int(reply["time"]),
+                at=_int(reply["time"]),
                 existed=reply["existed"] == b"1",
                 digest=_text(reply["digest"]) or None,
                 fill_cancelled=reply["fill_cancelled"] == b"1",
@@ -363,13 +363,13 @@ class Store:
         with self._understanding("inspect"):
             lock = _text(reply["lock"]).split("|")
             return State(
-                at=int(reply["time"]),
+                at=_int(reply["time"]),
                 incarnation=_text(reply["incarnation"]),
                 entry=_pairs(reply["entry"]),
-                entry_ttl_ms=int(reply["entry_ttl_ms"]),
-                payload_bytes=int(reply["payload_bytes"]),
+                entry_ttl_ms=_int(reply["entry_ttl_ms"]),
+                payload_bytes=_int(reply["payload_bytes"]),
                 lock=Grant(*lock) if len(lock) == 4 else None,
-                lock_ttl_ms=int(reply["lock_ttl_ms"]),
+                lock_ttl_ms=_int(reply["lock_ttl_ms"]),
                 events=tuple(_pairs(fields) for _, fields in reply["events"]),
                 invalidations=tuple(_pairs(fields) for _, fields in reply["invalidations"]),
             )
@@ -463,9 +463,9 @@ def _entry(reply: Mapping[str, Any], incarnation: str) -> Entry:
         source=_text(reply["source"]),
         signature=_text(reply["signature"]),
         incarnation=incarnation,
-        age=max(0, int(reply["time"]) - int(loaded_at)) / 1e6,
-        fresh=int(reply["fresh_ms"]) / 1000,
-        life=int(reply["life_ms"]) / 1000,
+        age=max(0, _int(reply["time"]) - _int(loaded_at)) / 1e6,
+        fresh=_int(reply["fresh_ms"]) / 1000,
+        life=_int(reply["life_ms"]) / 1000,
         payload=reply["payload"] if reply["copy"] == b"rows" else None,
     )
 
@@ -478,6 +478,13 @@ def _pairs(flat: list[bytes]) -> dict[str, str]:
 def _text(raw: bytes) -> str:
     # What someone else wrote may be no UTF-8; it must come back as the same bytes, or it would not match its own.
     return raw.decode(errors="surrogateescape")
+
+
+def _int(part: Any) -> int:
+    number = int(part)
+    if not -(2**63) <= number < 2**63:  # a float would overflow by it, and none of our scripts counts so far
+        raise ValueError(f"a number of {number.bit_length()} bits")
+    return number
 
 
 def _ms(seconds: float) -> int:

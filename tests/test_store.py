@@ -101,10 +101,10 @@ def test_a_name_that_is_no_safe_part_of_a_key_is_refused(name: str) -> None:
 
 #: Answers of the shape that `read`, `publish` or `invalidate` gives, with parts that none of them has: another client's
 #: command on the same connection, a proxy, a module that changes replies.
-_GARBAGE: list[Any] = [None, 5, b"", b"soon", b"\xff", [b"x"], "text"]
+_GARBAGE: list[Any] = [None, 5, b"", b"soon", b"\xff", b"-" + b"9" * 400, b"9" * 5000, [b"x"], "text"]
 
 
-@pytest.mark.parametrize("part", _GARBAGE, ids=repr)
+@pytest.mark.parametrize("part", _GARBAGE, ids=lambda part: repr(part)[:20])
 @pytest.mark.parametrize("name", ["read", "publish", "invalidate", "inspect"])
 def test_an_answer_with_parts_that_are_none_is_a_reply_error(
     monkeypatch: pytest.MonkeyPatch, name: str, part: Any
