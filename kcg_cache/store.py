@@ -4,12 +4,13 @@ Every call is one script (PROTOCOL R1), bounded by the client's timeouts, and ev
 one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import redis
@@ -264,21 +265,21 @@ class Store:
                 **self._fixed,
             },
         )
-        if _text(reply["asked"]) != question.token:
-            self._forget_connections()
-            raise StoreReplyError("read.lua answered another question", symptom="reply")
-        incarnation = _text(reply["incarnation"])
-        floor = Floor(_text(reply["floor"]), incarnation)
-        note = _text(reply["note"])
-        entry = _entry(reply, incarnation) if reply["copy"] else None
-        match reply["kind"]:
-            case b"SAME" | b"ROWS" if entry is not None:
-                return Current(entry, floor, note)
-            case b"FILL":
-                granted_at, granted_when = _text(reply["grant"]), _text(reply["granted_when"])
-                return Fill(Grant(question.token, granted_at, incarnation, granted_when), entry, floor, note)
-            case b"WAIT":
-                return Wait(int(reply["lock_left_ms"]) / 1000, reply["last_event"], entry, floor, note)
+        with self._understanding("read"):
+            if _text(reply["asked"]) != question.token:
+                raise ValueError("the answer to another question")
+            incarnation = _text(reply["incarnation"])
+            floor = Floor(_text(reply["floor"]), incarnation)
+            note = _text(reply["note"])
+            entry = _entry(reply, incarnation) if reply["copy"] else None
+            match reply["kind"]:
+                case b"SAME" | b"ROWS" if entry is not None:
+                    return Current(entry, floor, note)
+                case b"FILL":
+                    granted_at, granted_when = _text(reply["grant"]), _text(reply["granted_when"])
+                    return Fill(Grant(question.token, granted_at, incarnation, granted_when), entry, floor, note)
+                case b"WAIT":
+                    return Wait(_int(reply["lock_left_ms"]) / 1000, reply["last_event"], entry, floor, note)
         raise StoreReplyError(f"read.lua gave {reply['kind']!r}", symptom="reply")
 
     def await_event(self, after: bytes, seconds: float) -> None:
@@ -312,7 +313,8 @@ class Store:
         )
         if reply["status"] != b"PUBLISHED":
             return None
-        return Published(int(reply["time"]), _text(reply["previous_source"]))
+        with self._understanding("publish"):
+            return Published(_int(reply["time"]), _text(reply["previous_source"]))
 
     def renew(self, grant: Grant) -> bool:
         """Keep the lock for another `lock_ttl`; False when it is lost (PROTOCOL R3)."""
@@ -346,29 +348,31 @@ class Store:
                 "invalidations_cap": keys.INVALIDATIONS_KEPT,
             },
         )
-        return Deleted(
-            at=int(reply["time"]),
-            existed=reply["existed"] == b"1",
-            digest=_text(reply["digest"]) or None,
-            fill_cancelled=reply["fill_cancelled"] == b"1",
-            logged=reply["logged"] == b"1",
-        )
+        with self._understanding("invalidate"):
+            return Deleted(
+                at=_int(reply["time"]),
+                existed=reply["existed"] == b"1",
+                digest=_text(reply["digest"]) or None,
+                fill_cancelled=reply["fill_cancelled"] == b"1",
+                logged=reply["logged"] == b"1",
+            )
 
     def inspect(self, events: int) -> State:
         """Look at what is there; the newest `events` of each stream."""
         reply = self._run("inspect", {"count": events})
-        lock = _text(reply["lock"]).split("|")
-        return State(
-            at=int(reply["time"]),
-            incarnation=_text(reply["incarnation"]),
-            entry=_pairs(reply["entry"]),
-            entry_ttl_ms=int(reply["entry_ttl_ms"]),
-            payload_bytes=int(reply["payload_bytes"]),
-            lock=Grant(*lock) if len(lock) == 4 else None,
-            lock_ttl_ms=int(reply["lock_ttl_ms"]),
-            events=tuple(_pairs(fields) for _, fields in reply["events"]),
-            invalidations=tuple(_pairs(fields) for _, fields in reply["invalidations"]),
-        )
+        with self._understanding("inspect"):
+            lock = _text(reply["lock"]).split("|")
+            return State(
+                at=_int(reply["time"]),
+                incarnation=_text(reply["incarnation"]),
+                entry=_pairs(reply["entry"]),
+                entry_ttl_ms=_int(reply["entry_ttl_ms"]),
+                payload_bytes=_int(reply["payload_bytes"]),
+                lock=Grant(*lock) if len(lock) == 4 else None,
+                lock_ttl_ms=_int(reply["lock_ttl_ms"]),
+                events=tuple(_pairs(fields) for _, fields in reply["events"]),
+                invalidations=tuple(_pairs(fields) for _, fields in reply["invalidations"]),
+            )
 
     def server(self) -> dict[str, str]:
         """Give what INFO says of the server, memory, replication and clients, as text."""
@@ -406,6 +410,16 @@ class Store:
         except StoreReplyError:
             self._forget_connections()
             raise
+
+    @contextlib.contextmanager
+    def _understanding(self, name: str) -> Iterator[None]:
+        """Turn what the block stumbles over into a `StoreReplyError`: parts that are not what the header says."""
+        try:
+            yield
+        except (ValueError, TypeError, AttributeError) as error:
+            # Not this script's answer, then; the next one on the same connection may be someone else's, too.
+            self._forget_connections()
+            raise StoreReplyError(f"{name}.lua gave something else: {error}", symptom="reply") from error
 
     def _call(self, *command: Any) -> Any:
         """Send one command; NEVER_DECODE keeps payloads bytes on a client that decodes.
@@ -449,9 +463,9 @@ def _entry(reply: Mapping[str, Any], incarnation: str) -> Entry:
         source=_text(reply["source"]),
         signature=_text(reply["signature"]),
         incarnation=incarnation,
-        age=max(0, int(reply["time"]) - int(loaded_at)) / 1e6,
-        fresh=int(reply["fresh_ms"]) / 1000,
-        life=int(reply["life_ms"]) / 1000,
+        age=max(0, _int(reply["time"]) - _int(loaded_at)) / 1e6,
+        fresh=_int(reply["fresh_ms"]) / 1000,
+        life=_int(reply["life_ms"]) / 1000,
         payload=reply["payload"] if reply["copy"] == b"rows" else None,
     )
 
@@ -464,6 +478,13 @@ def _pairs(flat: list[bytes]) -> dict[str, str]:
 def _text(raw: bytes) -> str:
     # What someone else wrote may be no UTF-8; it must come back as the same bytes, or it would not match its own.
     return raw.decode(errors="surrogateescape")
+
+
+def _int(part: Any) -> int:
+    number = int(part)
+    if not -(2**63) <= number < 2**63:  # a float would overflow by it, and none of our scripts counts so far
+        raise ValueError(f"a number of {number.bit_length()} bits")
+    return number
 
 
 def _ms(seconds: float) -> int:

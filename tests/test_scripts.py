@@ -232,6 +232,11 @@ def test_a_remaining_life_above_what_would_be_set_is_lowered(store: Store, backe
         {"loaded_at": "99999999999999999"},
         {"loaded_at": "-5"},
         {"loaded_at": "1e3"},
+        {"load_us": "soon"},
+        {"load_us": "-inf"},
+        {"load_us": "-1e309"},
+        {"load_us": "nan"},
+        {"load_us": ""},
     ],
 )
 def test_an_entry_with_an_impossible_time_is_a_miss(store: Store, backend: Backend, fields: dict[str, str]) -> None:
@@ -538,6 +543,34 @@ def test_an_entry_is_fresh_for_its_ttl_however_long_its_key_lives(store: Store, 
     granted = fill(store)
     backend.client.hset(backend.keys.entry, "loaded_at", str(int(granted.grant.granted_at) - 301_000_000))
     assert isinstance(ask(store), Fill)
+
+
+@pytest.mark.parametrize("stale_if_error", [0, 60])
+def test_an_entry_past_a_readers_ttl_is_offered_for_that_readers_stale_if_error_only(
+    store: Store, backend: Backend, stale_if_error: float
+) -> None:
+    """Though its key, by another one's settings, lives longer (R15)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, "loaded_at", str(int(time.time() * 1e6) - 40_000_000))
+    short = Store(backend.client, "numbers", backend.settings.replace(ttl=10, stale_if_error=stale_if_error))
+    answer = ask(short)
+    assert isinstance(answer, Fill)
+    assert (answer.fallback is not None) == (stale_if_error > 0)
+    if answer.fallback is not None:
+        assert 20 < answer.fallback.life <= 30
+        assert answer.fallback.fresh < 0
+
+
+def test_the_time_of_an_entry_that_was_rejected_counts_for_nothing(store: Store, backend: Backend) -> None:
+    """The fill that replaces it is as old as it is, and its entry is one (R14)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, "loaded_at", "7999999999999999")
+    answer = ask(store, rejected=f"{PAYLOAD.digest}:7999999999999999")
+    assert isinstance(answer, Fill)
+    assert answer.note == "rejected"
+    assert answer.grant.granted_at == answer.grant.granted_when
+    publish(store, answer)
+    assert isinstance(ask(store, "b" * 32), Current)
 
 
 def test_the_holder_of_other_rows_is_sent_the_current_ones(store: Store) -> None:

@@ -1,11 +1,14 @@
 """Foreign errors are mapped at one edge, completely."""
 
 import inspect
+from typing import Any
 
 import pytest
 import redis
 
-from kcg_cache import ConfigurationError, Settings
+from kcg_cache import ConfigurationError, Settings, lua, testing
+from kcg_cache.answers import Grant, Question
+from kcg_cache.codec import encode
 from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreReplyError, StoreUnreachable
 from kcg_cache.keys import Keys
 from kcg_cache.outage import SYMPTOMS
@@ -94,3 +97,32 @@ def test_a_name_that_is_no_safe_part_of_a_key_is_refused(name: str) -> None:
     """With what is allowed."""
     with pytest.raises(ConfigurationError, match="1 to 100 letters"):
         Keys.of("kcg", name)
+
+
+#: Answers of the shape that `read`, `publish` or `invalidate` gives, with parts that none of them has: another client's
+#: command on the same connection, a proxy, a module that changes replies.
+_GARBAGE: list[Any] = [None, 5, b"", b"soon", b"\xff", b"-" + b"9" * 400, b"9" * 5000, [b"x"], "text"]
+
+
+@pytest.mark.parametrize("part", _GARBAGE, ids=lambda part: repr(part)[:20])
+@pytest.mark.parametrize("name", ["read", "publish", "invalidate", "inspect"])
+def test_an_answer_with_parts_that_are_none_is_a_reply_error(
+    monkeypatch: pytest.MonkeyPatch, name: str, part: Any
+) -> None:
+    """An outage to a reader (R8), no success to an operator (R9); never another error."""
+    store = Store(testing.fake_redis(), "numbers", Settings())
+    script = lua.load(name)
+    known = {"asked": b"a" * 32, "kind": b"ROWS", "status": b"PUBLISHED", "copy": b"rows", "entry": []}
+    grant = Grant("a" * 32, "1", "a/b", "1")
+    calls: dict[str, Any] = {
+        "read": lambda: store.read(Question(token="a" * 32)),
+        "publish": lambda: store.publish(grant, encode("d", []), load_us=1, source="", signature="", by=""),
+        "invalidate": lambda: store.invalidate(who="", host="", reason=""),
+        "inspect": lambda: store.inspect(1),
+    }
+    forgotten: list[bool] = []
+    monkeypatch.setattr(store, "_forget_connections", lambda: forgotten.append(True))
+    monkeypatch.setattr(store, "_call", lambda *_: [known.get(reply, part) for reply in script.replies])
+    with pytest.raises(StoreReplyError):
+        calls[name]()
+    assert forgotten == [True]

@@ -21,6 +21,12 @@ from kcg_cache.settings import Settings, variable_of, without_password
 
 #: Among so many events the one that filled the entry is found: after it come only those of later fills that failed.
 _SEARCHED = 64
+#: What an entry has beside its payload.
+_FIELDS = ("digest", "format", "loaded_at", "load_us", "incarnation", "source", "signature")
+#: A time of so many microseconds is none (read.lua).
+_NO_TIME = 8_000_000_000_000_000
+#: Microseconds and bytes that are shown as such are fewer.
+_MANY = 10**18
 #: Redis's answer for the remaining life of a key that is not there.
 _NO_KEY = -2
 
@@ -99,9 +105,9 @@ def _entry(cache: SharedCache, state: State) -> dict[str, Any] | None:
 def _refusal(cache: SharedCache, state: State) -> str | None:
     """Tell why readers with these settings take no row of the entry; None when they do."""
     entry = state.entry
-    missing = [name for name in codec.Claim._fields if name != "dataset" and name not in entry]
-    if missing:
-        return f"it has no {', '.join(missing)}"
+    malformed = _malformed(state)
+    if malformed:
+        return malformed
     if entry["incarnation"] != state.incarnation:
         return "another server, or this one before its restart or failover, has written it"
     if state.payload_bytes > cache.settings.max_payload:
@@ -114,6 +120,17 @@ def _refusal(cache: SharedCache, state: State) -> str | None:
     except EntryError as error:
         return str(error)
     return None
+
+
+def _malformed(state: State) -> str | None:
+    """Tell what makes the entry none of ours to the script itself (read.lua)."""
+    missing = [name for name in _FIELDS if name not in state.entry]
+    if not state.payload_bytes:
+        missing.append("payload")
+    if missing:
+        return f"it has no {', '.join(missing)}"
+    no_number = [name for name in ("loaded_at", "load_us") if _number(state.entry[name], below=_NO_TIME) is None]
+    return f"its {' and '.join(no_number)} is no number" if no_number else None
 
 
 def _lock(state: State) -> dict[str, Any] | None:
@@ -175,7 +192,14 @@ def _since(micros: str | None, now: int) -> float | None:
 
 
 def _micros(text: str | None) -> float | None:
-    return int(text) / 1e6 if text is not None and text.isdecimal() else None
+    number = _number(text or "", below=_MANY)
+    return None if number is None else number / 1e6
+
+
+def _number(text: str, *, below: int) -> int | None:
+    # Anyone may have written it: Python's int() reads other scripts' digits, too, and refuses 5000 of them.
+    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(below))
+    return int(text) if digits and int(text) < below else None
 
 
 # --- the same for people ----------------------------------------------------------------------------------------------
@@ -240,7 +264,7 @@ def _event_told(event: Mapping[str, Any]) -> str:
         case "filled":
             took, size = _micros(event.get("load_us")), event.get("bytes", "")
             told = [f"by {event.get('by', '?')}", f"in {_spell(took)}"]
-            told += [shown.size(int(size))] if size.isdecimal() else []
+            told += [shown.size(int(size))] if _number(size, below=_MANY) is not None else []
             return ", ".join([*told, f"digest {event.get('digest', '?')[: shown.SHORT]}"])
         case "invalidated":
             return f"by {event.get('who', '?')} on {event.get('host', '?')}: {event.get('reason') or '(no reason)'}"

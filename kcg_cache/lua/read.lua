@@ -49,8 +49,9 @@ local fields = redis.pcall('HMGET', entry_key, 'digest', 'format', 'loaded_at', 
 if fields.err then
   note = 'type'
 elseif fields[1] or fields[3] or fields[7] then
-  local loaded_at = time_from(fields[3], 8e15)
-  if not (fields[1] and fields[2] and fields[4] and fields[5] and fields[6] and fields[7] and loaded_at) then
+  -- load_us too: tonumber() would read '-inf', which then went out as the remaining freshness.
+  local loaded_at, load_us = time_from(fields[3], 8e15), time_from(fields[4], 8e15)
+  if not (fields[1] and fields[2] and fields[5] and fields[6] and fields[7] and loaded_at and load_us) then
     note = 'malformed'
   elseif fields[7] ~= inc then
     note = 'incarnation'
@@ -58,9 +59,15 @@ elseif fields[1] or fields[3] or fields[7] then
     local life = bounded_ttl(entry_key, ttl_ms + stale_ms)
     -- Fresh until the TTL: by what is left of the key's life, and by the time since it was stored, since its writer's
     -- stale_if_error may be another than this reader's.
-    local stored = loaded_at + (tonumber(fields[4]) or 0)
+    local stored = loaded_at + load_us
     local fresh = math.min(life - stale_ms, ttl_ms - math.floor((time - stored) / 1000))
-    entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = fresh }
+    -- Past its TTL it lives for this reader's stale_if_error, however long another's lets the key live (R15).
+    life = math.min(life, fresh + stale_ms)
+    if fields[1] .. ':' .. fields[3] == rejected then
+      note = 'rejected' -- it is no entry: its time, which nobody vouches for, counts for nothing either
+    else
+      entry = { digest = fields[1], loaded_at = loaded_at, life = life, fresh = fresh }
+    end
   end
 elseif redis.call('EXISTS', entry_key) == 1 then
   note = 'malformed'
@@ -89,9 +96,6 @@ end
 
 -- Which of its rows the caller may have.
 local usable = entry ~= nil and entry.life > 0 and entry.loaded_at >= floor
-if usable and entry.digest .. ':' .. fields[3] == rejected then
-  usable, note = false, 'rejected'
-end
 local same = usable and known ~= '' and entry.digest == known
 if usable and not same then
   local size = redis.call('HSTRLEN', entry_key, 'payload')
