@@ -54,8 +54,8 @@ class Audit:
         self._invalidates: list[float] = []
         #: When the rows of which load were published.
         self._published_at: dict[int, float] = {}
-        #: Whether the Redis clock was stepped: then it tells nobody's age.
-        self.clock_stepped = False
+        #: Whether the Redis clock was stepped, or a time in an entry changed: then nobody tells true ages.
+        self.times_doubtful = False
         #: What happened, by name.
         self.counts: Counter[str] = Counter()
 
@@ -116,7 +116,7 @@ class Audit:
         age = began.time - load.executed
         if not snapshot.shared:
             self._must(age <= settings.lease * _DRIFT, f"R8: {where}, private rows of {age:.3f} s")
-        if self.clock_stepped:
+        if self.times_doubtful:
             return
         if max_age is not None:
             self._must(age <= max_age * _DRIFT + _SLACK, f"max_age: {where} of {age:.3f} s with max_age={max_age:g}")

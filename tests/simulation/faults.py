@@ -8,8 +8,11 @@ if TYPE_CHECKING:
 
 #: Errors that a server answers with while it cannot serve.
 _REFUSALS = ("LOADING", "READONLY", "NOREPLICAS", "OOM", "NOPERM", "CLUSTERDOWN", "MISCONF", "BUSY")
-#: Bits of an entry that any reader can tell to be damaged, with or without signatures.
-_CHECKED_FIELDS = (b"payload", b"digest", b"format", b"incarnation")
+#: Parts of an entry that any reader can tell to be damaged, or that no promise hangs on.
+_FIELDS = (b"payload", b"digest", b"format", b"incarnation", b"source", b"load_us")
+#: Parts of which only a signature tells.
+_SIGNED_FIELDS = (b"loaded_at", b"signature")
+_JUNK = (b"", b"-inf", b"nan", b"\xff", b"12345", b"7999999999999999", b"9" * 20)
 
 
 def _down(run: "Run") -> None:
@@ -88,28 +91,31 @@ def _corrupt(run: "Run") -> None:
         return
     key = random.choice(keys)
     value, expires = node.keys[key]
-    if isinstance(value, dict) and random.random() < 0.8:
-        name = random.choice(_CHECKED_FIELDS)
-        if name not in value:
-            return
-        if random.random() < 0.3:
-            damaged = {field: part for field, part in value.items() if field != name}
-        else:
-            raw = bytearray(value[name] or b"\0")
-            raw[random.randrange(len(raw))] ^= 1 << random.randrange(8)
-            damaged = {**value, name: bytes(raw)}
-        node.keys[key] = damaged, expires
-    else:
+    if not isinstance(value, dict) or random.random() < 0.2:
         node.keys[key] = b"what somebody else keeps here", expires
+        return
+    name = random.choice(_FIELDS + (_SIGNED_FIELDS if run.plan.settings.signing_keys else ()))
+    if name in (b"load_us", b"loaded_at"):
+        run.audit.times_doubtful = True
+    way = random.random()
+    if way < 0.3 or not value.get(name):
+        damaged = {field: part for field, part in value.items() if field != name}
+    elif way < 0.6:
+        damaged = {**value, name: random.choice(_JUNK)}
+    else:
+        raw = bytearray(value[name])
+        raw[random.randrange(len(raw))] ^= 1 << random.randrange(8)
+        damaged = {**value, name: bytes(raw)}
+    node.keys[key] = damaged, expires
 
 
 def _clock_back(run: "Run") -> None:
-    run.audit.clock_stepped = True
+    run.audit.times_doubtful = True
     run.network.offset -= run.world.between(0.001, 100.0)
 
 
 def _clock_ahead(run: "Run") -> None:
-    run.audit.clock_stepped = True
+    run.audit.times_doubtful = True
     run.network.offset += run.world.between(0.001, 100.0)
 
 
