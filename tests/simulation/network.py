@@ -132,7 +132,7 @@ class Network:
 
         if world.chance(fates.duplicated):
             # By a proxy, say: to whoever is the master then, and nobody waits for its answer.
-            world.after(world.between(0.001, 60.0), lambda: self._again(command))
+            world.after(world.between(0.001, 20.0), lambda: self._again(command))
         if process.name in self.cut:
             if world.chance(0.5):
                 self._held_up.append(arrive)

@@ -57,9 +57,10 @@ def drawn(seed: int) -> Plan:
     pace, think = chance.choice(((0.0005, 0.5), (0.0005, 1.2), (0.05, 0.5), (0.2, 0.3)))
     reads = chance.randrange(6, 18)
     span = 1.0 + reads * think * 0.7  # about as long as the readers need
-    kinds = list(FAULTS)
+    # Few kinds and often: what two faults of one kind do to each other shows where twenty kinds would be one of each.
+    kinds = chance.sample(list(FAULTS), chance.randrange(1, 5))
     settings = _settings(chance)
-    faults = [(span * chance.random(), chance.choice(kinds)) for _ in range(chance.randrange(1, 7))]
+    faults = [(span * chance.random(), chance.choice(kinds)) for _ in range(chance.randrange(1, 10))]
     if settings.stale_if_error:
         faults += [(span * chance.random(), "database failing") for _ in range(2)]
     return Plan(
@@ -129,7 +130,13 @@ def _settings(chance: random.Random) -> Settings:
 
 
 def _fates(chance: random.Random) -> Fates:
-    def rate() -> float:
-        return chance.choice((0.0, 0.0, 0.02, 0.15))
+    def rate(*among: float) -> float:
+        return chance.choice((0.0, 0.0, 0.0, *among))
 
-    return Fates(lost=rate(), reply_lost=rate(), reset=rate(), late=rate(), duplicated=rate())
+    return Fates(
+        lost=rate(0.02, 0.15),
+        reply_lost=rate(0.02, 0.15),
+        reset=rate(0.02, 0.15),
+        late=rate(0.02, 0.15),
+        duplicated=rate(0.1, 0.5),
+    )
