@@ -188,7 +188,8 @@ class Network:
             name = _NAMES[_raw(command[1])] if command[0] == "EVALSHA" else _by_text(command[1])
             for observe in self.observers:
                 observe(name, command[3:], reply)
-            self.history.append(dict(self.master.keys))
+            if not self.history or self.history[-1] != self.master.keys:
+                self.history.append(dict(self.master.keys))
         return reply
 
     def _unblock(self, blocked: _Blocked) -> None:
@@ -240,6 +241,7 @@ class Network:
     def fail_over(self, state: State) -> None:
         """Let the other machine take over with what it had: its own run_id, which may have been the master's before."""
         run_id, self.other_run_id = self.other_run_id, self.master.run_id
+        self.offset += self.world.random.choice((-1, 1)) * self.world.between(0.001, 100.0)  # its clock is its own
         self._become(run_id, fresh_id(self.world.random), state)
 
     def _become(self, run_id: str, replid: str, state: State) -> None:
