@@ -76,11 +76,13 @@ def read(checkout: Path, modules: Sequence[str]) -> list[Mutant]:
         for key, code in codes.items():
             name = key.rpartition(".")[2]
             original = f"{name.partition('__mutmut_')[0]}__mutmut_orig"
+            plain = _plain_name(name)
+            bare = plain.rpartition(".")[2]
             old, new = changed(
-                functions[original].replace(original, name, 1),
-                functions[name],
+                functions[original].replace(original, bare, 1),
+                functions[name].replace(name, bare, 1),
             )
-            change = Change(f"{module}.{_plain_name(name)}", old, new)
+            change = Change(f"{module}.{plain}", old, new)
             # "Not checked" is None: mutmut was interrupted.
             outcome = Outcome.BROKEN if code is None else _OUTCOMES.get(code, Outcome.BROKEN)
             found.append(Mutant(key, change, outcome))

@@ -26,7 +26,14 @@ from tests.mutation.mutants import Mutant, Outcome
 #: Where the logic is.
 MODULES = ("cache", "near", "codec", "filling", "outage", "rows")
 
-QUICK = ("tests/test_near.py", "tests/test_rows.py", "tests/test_codec.py", "tests/test_store.py", "tests/test_cache.py")
+QUICK = (
+    "tests/test_near.py",
+    "tests/test_rows.py",
+    "tests/test_codec.py",
+    "tests/test_store.py",
+    "tests/test_cache.py",
+    "tests/test_logged.py",
+)
 SERVERS = (
     "tests/test_postgres.py",
     "tests/test_contract.py",
