@@ -3,7 +3,7 @@
 mutmut puts every mutant of a function beside it in the same file and chooses one by the environment. It forks for each
 mutant, and runs those tests alone that call its function, from the quickest on, until one fails. In the first round
 those are the pure tests and the ones on fakeredis: a tenth of a second for most mutants. Only what survives that is
-asked again in the second round, by the tests with a real PostgreSQL, a real Valkey and a real fork.
+asked again in the second round, by the tests with a real PostgreSQL and a real Valkey.
 """
 
 import contextlib
@@ -34,12 +34,7 @@ QUICK = (
     "tests/test_cache.py",
     "tests/test_logged.py",
 )
-SERVERS = (
-    "tests/test_postgres.py",
-    "tests/test_contract.py",
-    "tests/test_public.py",
-    "tests/test_fleet.py::test_a_forked_child_gets_fresh_locks_and_keeps_the_near_copy",
-)
+SERVERS = ("tests/test_postgres.py",)
 #: What mutmut and the tests need beside `kcg_cache` and the tests.
 _ALSO = ("sql",)
 # The seed: a mutant that only some examples of Hypothesis notice has the same fate in every run.
