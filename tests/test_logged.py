@@ -188,6 +188,7 @@ def test_a_payload_over_the_limit_is_logged_with_both_sizes(backend: Backend, jo
     worker.read(None)
     size = len(b'[{"version":1,"nested":{"list":[1,{"x":"') + len('가"}]}}]'.encode())
     details = {"bytes": size, "max_payload": 10}
+    assert "KCG_CACHE_MAX_PAYLOAD" in journal.records[0].getMessage()  # what to raise
     assert journal.taken() == [("ERROR", "oversized", "numbers", details)]
 
 
