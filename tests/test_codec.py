@@ -114,9 +114,9 @@ def test_beyond_the_limit_a_row_is_refused_in_words() -> None:
 
 def test_what_json_does_not_have_is_refused_however_deep_the_callers_stack_is() -> None:
     """Where no stack is left to compare what was written with what was given, it does not pass for the same."""
-    rows = [{"v": nested(150), "id": None}]
+    rows = [{"v": nested(240), "id": None}]
     rows[0]["v"].append(uuid.UUID(int=1))
-    for frames in (0, 700, 850):
+    for frames in (0, 700, 800):
         with pytest.raises(DatasetError, match=r"row 0\['v'\]\[1\] is UUID"):
             at_depth_of(frames, lambda: encode("d", rows))
 
