@@ -1072,6 +1072,7 @@ def test_a_filler_whose_rows_redis_will_not_take_frees_the_lock(backend: Backend
     worker._store.publish = refuse  # type: ignore[method-assign]
     assert not worker.read(None).shared
     assert not backend.client.exists(backend.keys.lock)
+    assert [event["reason"] for event in worker.inspect().events] == ["failed"]
 
 
 def test_queueing_behind_another_thread_counts_as_waiting(backend: Backend) -> None:
@@ -1621,14 +1622,15 @@ def test_a_max_age_may_be_anything_up_to_a_billion_seconds(backend: Backend) -> 
 
 
 def test_rows_exactly_as_old_as_accepted_are_accepted(backend: Backend) -> None:
-    """From the near copy, and by a thread that queued for it."""
-    worker = backend.worker()
+    """From the near copy, without queueing, and by a thread that queued for it."""
+    worker = backend.worker(lock_ttl=0.05, wait_timeout=0.2)
     worker.read(None)
     copy = worker._near.copy
     assert copy is not None
     aged = replace(copy.snapshot, age_then=0.5, as_of=backend.system.time)
     worker._near.copy = replace(copy, snapshot=aged)
-    assert worker.read(None, max_age=0.5) is aged
+    with worker._slow:
+        assert worker.read(None, max_age=0.5) is aged
     call = _Call(None, False, 0.5, 5.0, 15.0, _Permit(worker._slow), "")
     assert worker._answered_while_queueing(call) is aged
     call.max_age = 0.49
