@@ -12,7 +12,6 @@ The steps, numbered as in docs/architecture.md:
 """
 
 import logging
-import math
 import os
 import weakref
 from dataclasses import dataclass, field, replace
@@ -48,7 +47,7 @@ class _Permit:
         self._held = False
 
     def acquire(self, seconds: float) -> bool:
-        self._held = self._lock.acquire(timeout=max(0.0, seconds))
+        self._held = self._lock.acquire(timeout=seconds)
         return self._held
 
     def release(self) -> None:
@@ -356,7 +355,7 @@ class SharedCache:
         )
         try:
             with lock:
-                loaded = self._load(call, lock, prefer_fallback=ahead)
+                loaded = self._load(call.conn, call.permit, lock, prefer_fallback=ahead)
                 if loaded is None:
                     return self._fall_back(call, error=None)
                 if loaded.taint is not None:
@@ -472,7 +471,7 @@ class SharedCache:
         """Load for this process alone, and keep the rows for at most one lease (R8)."""
         self.metrics.add("private_loads")
         try:
-            loaded = self._load(call, None, prefer_fallback=False)
+            loaded = self._load(call.conn, call.permit)
         except Exception as error:
             if call.fallback is None or isinstance(error, ConfigurationError):
                 raise
@@ -512,21 +511,28 @@ class SharedCache:
         )
 
     def _bypassing(self, conn: Any) -> Snapshot:
-        call = _Call(conn, True, None, self._now(), math.inf, _Permit(self._slow), "")
-        loaded = self._load(call, None, prefer_fallback=False)
+        loaded = self._load(conn)
         assert loaded is not None
         self.metrics.add("reads_database")
         return self._private_snapshot(loaded)
 
-    def _load(self, call: _Call, lock: FillLock | None, *, prefer_fallback: bool) -> _Loaded | None:
+    def _load(
+        self,
+        given: Any,
+        permit: _Permit | None = None,
+        lock: FillLock | None = None,
+        *,
+        prefer_fallback: bool = False,
+    ) -> _Loaded | None:
         """Read the database on the caller's connection; None for a tainted one where the fallback serves better.
 
+        Whoever holds `permit` and `lock` gives both back before tainted rows are read.
         Raises what the connection and the loader raise, and `DatasetError`.
         """
         self.metrics.add("loads")
         transactional = self.dataset.transactional
         try:
-            with postgres.lent(call.conn, transactional=transactional) as conn:
+            with postgres.lent(given, transactional=transactional) as conn:
                 first_statement_at = self._now()
                 taint, source = None, ""
                 if not transactional:
@@ -540,7 +546,8 @@ class SharedCache:
                             # Before the rows are read: a caller inside its transaction holds up nobody (R13).
                             if lock is not None:
                                 lock.release(f"tainted: {taint}")
-                            call.permit.release()
+                            if permit is not None:
+                                permit.release()
                             if prefer_fallback:
                                 return None
                         rows = self.dataset.rows(conn, self._report)

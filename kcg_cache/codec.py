@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,8 +32,6 @@ _INT_BOUND = 10**4300
 _DIGEST_BYTES = 16
 _SIGNATURE_BYTES = 32
 _PERSON = b"kcg_cache.sig.v1"  # 16 bytes, BLAKE2b's most: a signature of ours is no other use of the same key
-# What orjson would turn into text on its own (a datetime, a dataclass) is no JSON: let it say so instead.
-_STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,15 @@ def digest_of(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def encode(dataset: str, rows: object) -> Payload:
-    """Encode a list of JSON-able dicts; raise `DatasetError` naming row and key for anything else."""
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        rows = _list_of_dicts(dataset, rows)
+def encode(dataset: str, rows: list[Any]) -> Payload:
+    """Encode JSON-able dicts; raise `DatasetError` naming row and key for anything else."""
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise DatasetError(f"dataset {dataset!r}: row {number} is {type(row).__name__}, not a dict")
     data, back = _orjson_round_trip(rows)
     if data is None or not _identical(back, rows):
-        # Either something that orjson cannot say, or something that merely looks different (a tuple for a list).
+        # Something that orjson cannot say, or turns into text on its own (a datetime), or something that merely looks
+        # different (a tuple for a list).
         rows = [plain(row, path=f"dataset {dataset!r}: row {number}") for number, row in enumerate(rows)]
         data, back = _orjson_round_trip(rows)
         if data is None or not _identical(back, rows):
@@ -128,7 +128,7 @@ def says_as_it_is(value: object) -> bool:
 
 def _orjson_round_trip(rows: object) -> tuple[bytes | None, object]:
     try:
-        data = orjson.dumps(rows, option=_STRICT)
+        data = orjson.dumps(rows)
         return data, orjson.loads(data)
     except (TypeError, ValueError):  # JSONEncodeError is a TypeError, JSONDecodeError a ValueError
         return None, None
@@ -139,16 +139,6 @@ def _identical(back: object, rows: object) -> bool:
         return back == rows
     except RecursionError:
         return False
-
-
-def _list_of_dicts(dataset: str, rows: object) -> list[Any]:
-    if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
-        raise DatasetError(f"dataset {dataset!r}: load gave {type(rows).__name__}, not a list of dicts")
-    listed = list(rows)
-    for number, row in enumerate(listed):
-        if not isinstance(row, Mapping):
-            raise DatasetError(f"dataset {dataset!r}: row {number} is {type(row).__name__}, not a dict")
-    return [dict(row) for row in listed]
 
 
 def plain(value: object, *, path: str, depth: int = 0) -> Any:

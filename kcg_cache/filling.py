@@ -22,7 +22,8 @@ from kcg_cache.system import System
 class FillLock:
     """One granted fill lock. Within the ``with`` block it is renewed; leaving the block stops that.
 
-    Leaving by an exception releases it, so that the next waiter loads at once and not after `lock_ttl`.
+    Leaving while it is held, by an exception, releases it, so that the next waiter loads at once and not after
+    `lock_ttl`.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class FillLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if kind is not None and self._held:
+        if self._held:
             self.release("failed")
         self._done.set()
 

@@ -14,16 +14,18 @@ import pytest
 import redis
 import redis.asyncio
 
-from kcg_cache import ConfigurationError, DatasetError, InvalidateError, Settings, SharedCache, codec
-from kcg_cache.answers import Fill, Floor, Question
-from kcg_cache.cache import _Call, _Handover, _Permit
+from kcg_cache import ConfigurationError, Dataset, DatasetError, InvalidateError, Settings, SharedCache, codec
+from kcg_cache.answers import Entry, Fill, Floor, Question
+from kcg_cache.cache import _after_fork_in_child, _Call, _Handover, _Permit
 from kcg_cache.errors import StoreRefused, StoreUnreachable
 from kcg_cache.near import Debt
+from kcg_cache.rows import FrozenDict
 from kcg_cache.settings import INVALIDATE_WAIT
 from kcg_cache.store import Store, mapped
 from kcg_cache.system import SYSTEM
 from tests.conftest import Backend, real_client
 from tests.doubles import EagerSystem, fail, once, version_of
+from tests.fleet import locks_of
 
 # --- sharing --------------------------------------------------------------------------------------------------------
 
@@ -34,6 +36,9 @@ def test_one_load_serves_every_worker(backend: Backend) -> None:
     assert [first.read(None).source, second.read(None).source] == ["database", "redis"]
     assert [first.read(None).source, second.read(None).source] == ["near", "near"]
     assert backend.source.loads == 1
+    assert first.read(None).shared
+    assert second.read(None).shared
+    assert [first.metrics["reads_near"], second.metrics["reads_near"]] == [2, 2]
 
 
 def test_everyone_gets_equal_rows_the_loader_too(backend: Backend) -> None:
@@ -203,13 +208,14 @@ def test_the_lease_of_a_fill_counts_from_its_publish(backend: Backend) -> None:
     assert worker.read(None).source == "redis"
 
 
-def test_a_lease_does_not_outlive_the_entry(backend: Backend) -> None:
-    """Remaining freshness bounds it (R6)."""
-    worker = backend.worker(ttl=300)
+@pytest.mark.parametrize("stale_if_error", [0, 60])
+def test_a_lease_does_not_outlive_the_entry(backend: Backend, stale_if_error: float) -> None:
+    """Remaining freshness bounds it (R6), however long the entry is kept in case a load fails."""
+    worker = backend.worker(ttl=300, stale_if_error=stale_if_error)
     worker.read(None)
-    backend.client.pexpire(backend.keys.entry, 400)
-    other = backend.worker()
-    other.read(None)
+    backend.client.pexpire(backend.keys.entry, 400 + 1000 * stale_if_error)
+    other = backend.worker(stale_if_error=stale_if_error)
+    assert not other.read(None).stale
     backend.system.tick(0.41)
     copy = other._near.copy
     assert copy is not None
@@ -391,8 +397,8 @@ def test_an_interrupt_frees_the_lock_too(backend: Backend) -> None:
     [
         ("text", "load gave str"),
         ([1], "row 0 is int"),
-        ([{}, {"a": {1: 2}}], r"row 1\['a'\] has the key 1"),
-        ([{"when": SYSTEM}], r"row 0\['when'\] is System"),
+        ([{}, {"a": {1: 2}}], r"dataset 'numbers': row 1\['a'\] has the key 1"),
+        ([{"when": SYSTEM}], r"dataset 'numbers': row 0\['when'\] is System"),
         (None, "load gave NoneType"),
     ],
 )
@@ -745,6 +751,7 @@ def test_threads_of_one_process_send_one_question(backend: Backend) -> None:
         assert first.result().source == "database"
         assert {other.result().source for other in others} == {"near"}
     assert worker.metrics["scripts_read"] == 1
+    assert worker.metrics["reads_near"] == 7
     assert backend.source.loads == 1
 
 
@@ -989,6 +996,9 @@ def test_a_floor_that_a_debt_has_resolved_is_kept_for_the_next_read(backend: Bac
     loads = backend.source.loads
     assert worker.read(None).source == "redis"
     assert backend.source.loads == loads
+    # With that it is met: the rows are kept, and nothing is owed any more.
+    assert worker.read(None).source == "near"
+    assert worker._near.debt is None
 
 
 def test_a_read_that_waited_while_its_process_was_given_private_rows_does_not_go_back(backend: Backend) -> None:
@@ -1032,16 +1042,24 @@ def test_a_waiter_waits_no_longer_than_the_lock_lives(backend: Backend) -> None:
     worker = backend.worker()
     worker._store.read(Question(token="f" * 32))
     backend.client.pexpire(backend.keys.lock, 60)
-    waited: list[float] = []
+    read, asked, waited = worker._store.read, list[Any](), list[tuple[bytes, float]]()
+
+    def ask(question: Question) -> Any:
+        asked.append(read(question))
+        return asked[-1]
 
     def record(after: bytes, seconds: float) -> None:
-        waited.append(seconds)
+        waited.append((after, seconds))
         backend.client.delete(backend.keys.lock)
 
+    worker._store.read = ask  # type: ignore[method-assign]
     worker._store.await_event = record  # type: ignore[method-assign]
     worker.read(None)
     assert len(waited) == 1
-    assert waited[0] <= 0.061
+    after, seconds = waited[0]
+    assert after == asked[0].last_event  # from where that answer was: an event in between is not missed
+    # A little more than it lives, or the lock would still be there.
+    assert asked[0].lock_left < seconds <= asked[0].lock_left + 0.001 <= 0.061
 
 
 def test_a_filler_whose_rows_redis_will_not_take_frees_the_lock(backend: Backend) -> None:
@@ -1054,6 +1072,7 @@ def test_a_filler_whose_rows_redis_will_not_take_frees_the_lock(backend: Backend
     worker._store.publish = refuse  # type: ignore[method-assign]
     assert not worker.read(None).shared
     assert not backend.client.exists(backend.keys.lock)
+    assert [event["reason"] for event in worker.inspect().events] == ["failed"]
 
 
 def test_queueing_behind_another_thread_counts_as_waiting(backend: Backend) -> None:
@@ -1064,6 +1083,8 @@ def test_queueing_behind_another_thread_counts_as_waiting(backend: Backend) -> N
     assert (snapshot.source, snapshot.shared) == ("database", False)
     assert worker.metrics["wait_timeouts"] == 1
     assert worker.metrics["scripts_read"] == 0
+    assert worker._slow.locked()  # what it did not get it does not give back
+    assert worker.read(None).source == "near"  # a covered read does not queue at all
 
 
 def test_rows_are_handed_over_only_to_calls_from_before_their_first_statement(backend: Backend) -> None:
@@ -1408,7 +1429,7 @@ def test_a_lock_is_renewed_twice_before_it_would_expire(backend: Backend) -> Non
     worker = backend.worker(system=Watched())
     backend.source.after_read = lambda: until(lambda: bool(asked))
     worker.read(None)
-    assert 0 < asked[0] < worker.settings.lock_ttl / 2
+    assert 0 < asked[0] <= worker.settings.lock_ttl / 3
 
 
 def test_a_renewal_that_was_not_answered_is_not_the_last(backend: Backend) -> None:
@@ -1444,18 +1465,19 @@ def test_a_rejected_filler_starts_over_with_another_token(backend: Backend) -> N
     assert len(tokens) == len(set(tokens)) == 2
 
 
-def test_a_fillers_rows_are_as_old_as_its_grant(backend: Backend) -> None:
-    """By the server's clock, on which the load took seven seconds (R5)."""
+@pytest.mark.parametrize("seconds", [7, 0, -5])
+def test_a_fillers_rows_are_as_old_as_its_grant(backend: Backend, seconds: int) -> None:
+    """By the server's clock, on which the load took so long; a clock that stepped back makes no negative age (R5)."""
     worker = backend.worker()
     publish = worker._store.publish
 
     def late(grant: Any, payload: codec.Payload, **arguments: Any) -> Any:
         published = publish(grant, payload, **arguments)
         assert published is not None
-        return replace(published, at=int(grant.granted_at) + 7_000_000)
+        return replace(published, at=int(grant.granted_at) + seconds * 1_000_000)
 
     worker._store.publish = late  # type: ignore[method-assign]
-    assert worker.read(None).age == 7.0
+    assert worker.read(None).age == max(0, seconds)
 
 
 def test_a_connection_that_closes_late_is_not_tried_again(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1572,3 +1594,301 @@ def test_what_is_handed_over_counts_from_its_first_statement(backend: Backend, e
     worker.read(None)
     assert worker._handover is not None
     assert worker._handover.first_statement_at == began[-1]
+
+
+# --- what a mutation tool showed to be untested -----------------------------------------------------------------------
+
+
+def test_a_cache_without_arguments_is_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address and settings; what is given goes before."""
+    monkeypatch.setenv("KCG_CACHE_REDIS_URL", "redis://127.0.0.1:7/0")
+    monkeypatch.setenv("KCG_CACHE_NAMESPACE", "from-outside")
+    assert SharedCache().settings.namespace == "from-outside"
+    assert SharedCache(settings=Settings(namespace="given")).settings.namespace == "given"
+
+    def port(cache: SharedCache) -> int:
+        return int(cache._store._client.connection_pool.connection_kwargs["port"])
+
+    assert port(SharedCache()) == 7
+    assert port(SharedCache("redis://127.0.0.1:8/0")) == 8
+
+
+def test_a_max_age_may_be_anything_up_to_a_billion_seconds(backend: Backend) -> None:
+    """The bound itself is allowed."""
+    worker = backend.worker()
+    assert worker.read(None, max_age=1e9).source == "database"
+    with pytest.raises(ConfigurationError, match="0 to 1e\\+09"):
+        worker.read(None, max_age=1.1e9)
+
+
+def test_rows_exactly_as_old_as_accepted_are_accepted(backend: Backend) -> None:
+    """From the near copy, without queueing, and by a thread that queued for it."""
+    worker = backend.worker(lock_ttl=0.05, wait_timeout=0.2)
+    worker.read(None)
+    copy = worker._near.copy
+    assert copy is not None
+    aged = replace(copy.snapshot, age_then=0.5, as_of=backend.system.time)
+    worker._near.copy = replace(copy, snapshot=aged)
+    with worker._slow:
+        assert worker.read(None, max_age=0.5) is aged
+    call = _Call(None, False, 0.5, 5.0, 15.0, _Permit(worker._slow), "")
+    assert worker._answered_while_queueing(call) is aged
+    call.max_age = 0.49
+    assert worker._answered_while_queueing(call) is None
+
+
+def test_what_one_thread_holds_another_does_not_give_back() -> None:
+    """A forced read never queues, and may come to where the others let go (R12, R13)."""
+    lock = threading.Lock()
+    first, forced = _Permit(lock), _Permit(lock)
+    assert first.acquire(1)
+    forced.release()
+    assert lock.locked()
+    first.release()
+    first.release()
+    assert not lock.locked()
+
+
+@pytest.mark.parametrize("mode", ["shared", "bypass"])
+def test_the_loader_gets_the_connection_that_was_given_or_lent(backend: Backend, mode: str) -> None:
+    """Whichever way the rows go."""
+    seen: list[Any] = []
+
+    def load(conn: Any) -> list[dict[str, Any]]:
+        seen.append(conn)
+        return [{}]
+
+    worker = backend.worker(Dataset("numbers", load, transactional=False), mode=mode)
+    worker.read("given")
+    worker.read(lambda: contextlib.nullcontext("lent"), force=True)
+    assert seen == ["given", "lent"]
+
+
+def test_everyone_gets_rows_of_the_datasets_own_type(backend: Backend) -> None:
+    """Whoever loads and whoever reads the entry."""
+
+    class Row(FrozenDict):
+        __slots__ = ()
+
+    dataset = Dataset("numbers", backend.source.load, row_type=Row, transactional=False)
+    for snapshot in (backend.worker(dataset).read(None), backend.worker(dataset).read(None)):
+        assert type(snapshot.rows[0]) is Row
+        assert type(snapshot.rows[0]["nested"]) is FrozenDict
+
+
+@pytest.mark.parametrize(
+    ("fresh", "life", "stale", "lease"),
+    [
+        (300.0, 360.0, False, 1.0),
+        (1.0, 61.0, False, 1.0),
+        (0.4, 60.4, False, 0.4),
+        (0.0, 60.0, True, 1.0),
+        (-59.6, 0.4, True, 0.4),
+    ],
+)
+def test_an_entry_is_stale_from_the_end_of_its_ttl_and_no_lease_outlives_it(
+    backend: Backend, fresh: float, life: float, lease: float, *, stale: bool
+) -> None:
+    """Fresh, its TTL bounds the lease; past that, the end of stale_if_error does (R6, R15)."""
+    worker = backend.worker()
+    payload = codec.encode("numbers", [{"version": 1}])
+    entry = Entry(payload.digest, payload.format, "5", "1", "", "", "a/b", 2.0, fresh, life, payload.data)
+    call = _Call(None, False, None, 5.0, 15.0, _Permit(worker._slow), "")
+    copy = worker._believed(call, worker._near.start(), entry)
+    assert copy is not None
+    assert copy.snapshot.stale is stale
+    assert copy.snapshot.age == 2.0
+    assert copy.valid_until == pytest.approx(backend.system.time + lease)
+
+
+@pytest.mark.parametrize("origin", ["the entry", "a private load"])
+def test_whatever_way_rows_came_they_are_confirmed_without_their_payload(backend: Backend, origin: str) -> None:
+    """A worker that read them, and one that loaded the same for itself, hold what the digest says (R2)."""
+    backend.worker().read(None)
+    worker = backend.worker()
+    if origin == "a private load":
+        worker._breaker.failed()
+    held = worker.read(None)
+    assert held.shared is (origin == "the entry")
+    backend.system.tick(3)
+    if origin == "a private load":
+        # After private rows newer ones are owed. Its next script says from when on, and another process loads them.
+        backend.source.before_read = once(fail)
+        with pytest.raises(LookupError):
+            worker.read(None)
+        backend.worker().read(None, force=True)
+    assert worker.read(None).rows is held.rows
+    assert worker.metrics["lease_renewals"] == 1
+    assert worker.metrics["scripts_read"] == 2
+
+
+def test_a_payload_of_exactly_the_limit_is_shared(backend: Backend) -> None:
+    """max_payload is the most that is (R14)."""
+    size = len(codec.encode("numbers", backend.source.load(None)).data)
+    assert backend.worker(max_payload=size).read(None).shared
+    assert backend.worker().read(None).source == "redis"
+    assert not backend.worker(max_payload=size - 1).read(None, force=True).shared
+
+
+def test_an_entry_says_how_long_its_load_took_and_names_no_database_that_nobody_asked(backend: Backend) -> None:
+    """In whole microseconds; a source that is no PostgreSQL has no name (R13)."""
+    backend.source.after_read = lambda: backend.system.tick(2)
+    backend.worker().read(None)
+    entry = backend.entry()
+    assert entry["load_us"] == b"2000000"
+    assert entry["source"] == b""
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("reason", "after_read", "max_payload"),
+    [("failed", fail, 10_000), ("failed", interrupt, 10_000), ("oversized", lambda: None, 10)],
+    ids=["failed", "interrupted", "oversized"],
+)
+def test_a_lock_is_given_back_once_and_the_event_says_why(
+    backend: Backend, reason: str, after_read: Callable[[], None], max_payload: int
+) -> None:
+    """Each call is a round trip that a waiter may be waiting for (R11)."""
+    worker = backend.worker(max_payload=max_payload)
+    release, released = worker._store.release, []
+
+    def counted(*arguments: Any, **named: Any) -> bool:
+        released.append(arguments[1])
+        return release(*arguments, **named)
+
+    worker._store.release = counted  # type: ignore[method-assign]
+    backend.source.after_read = after_read
+    with contextlib.suppress(LookupError, KeyboardInterrupt):
+        worker.read(None)
+    assert released == [reason]
+    (event,) = worker.inspect().events
+    assert (event["event"], event["reason"]) == ("released", reason)
+    backend.source.after_read = lambda: None
+    assert backend.worker().read(None).shared
+
+
+def test_an_interrupted_start_says_so(backend: Backend) -> None:
+    """The fleet need not wait for a process that was told to stop (R11)."""
+
+    class Interrupted(EagerSystem):
+        def start(self, work: Callable[[], None], name: str) -> None:
+            raise KeyboardInterrupt
+
+    worker = backend.worker(system=Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        worker.read(None)
+    assert [event["reason"] for event in worker.inspect().events] == ["interrupted"]
+
+
+def test_a_lock_that_was_published_with_is_not_given_back_as_well(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its script gave it up (R3)."""
+    worker = backend.worker()
+    monkeypatch.setattr(worker._store, "release", None)
+    assert worker.read(None).shared
+
+
+def test_a_private_load_that_fails_with_nothing_to_fall_back_on_is_the_databases_own_error(backend: Backend) -> None:
+    """Both are down, and the caller's is the one to know of (R8)."""
+    worker = backend.worker(stale_if_error=60)
+    worker._breaker.failed()
+    backend.source.before_read = fail
+    with pytest.raises(LookupError, match="own error"):
+        worker.read(None)
+
+
+def test_wrong_use_is_said_also_when_redis_went_away_and_left_stale_rows(backend: Backend) -> None:
+    """It is no failure of the database (R15)."""
+    worker = backend.worker(stale_if_error=60)
+    worker.read(None)
+    backend.client.pexpire(backend.keys.entry, 30_000)
+    backend.system.tick(1)
+    worker._store.read(Question(token="f" * 32))
+
+    def gone(after: bytes, seconds: float) -> None:
+        raise mapped(redis.ConnectionError("gone"))
+
+    worker._store.await_event = gone  # type: ignore[method-assign]
+    with pytest.raises(ConfigurationError, match="context manager"):
+        worker.read(lambda: 5)
+
+
+@pytest.mark.parametrize("mode", ["shared", "bypass"])
+def test_private_rows_say_what_they_are(backend: Backend, mode: str) -> None:
+    """As old as their load, of the same digest as everyone's, not stale and not shared."""
+    digest = backend.worker().read(None).digest
+    worker = backend.worker(mode=mode)
+    worker._breaker.failed()
+    backend.source.after_read = lambda: backend.system.tick(3)
+    snapshot = worker.read(None)
+    assert (snapshot.source, snapshot.digest, snapshot.age) == ("database", digest, 3.0)
+    assert (snapshot.shared, snapshot.stale, snapshot.loaded_at) == (False, False, None)
+    backend.system.tick(1)
+    assert snapshot.age == 4.0
+
+
+@pytest.mark.parametrize("reason", [None, "", "promotion", "\ud800 as it came from a shell"])
+def test_a_receipt_says_what_the_log_of_invalidations_says(backend: Backend, reason: str | None) -> None:
+    """Who, where, why, which rows, and whether a fill was stopped."""
+    worker = backend.worker()
+    digest = worker.read(None).digest
+    assert isinstance(worker._store.read(Question(token="f" * 32, now=True)), Fill)
+    receipt = worker.invalidate(reason=reason, wait=False)
+    assert (receipt.dataset, receipt.reason, receipt.digest) == ("numbers", reason, digest)
+    assert (receipt.existed, receipt.fill_cancelled, receipt.logged) == (True, True, True)
+    assert (receipt.who, receipt.host) == (f"{SYSTEM.user()} (pid {SYSTEM.pid()})", SYSTEM.host())
+    (logged,) = worker.inspect().invalidations
+    assert (logged["who"], logged["host"], logged["digest"]) == (receipt.who, receipt.host, digest)
+    assert logged["reason"] == (reason or "").replace("\ud800", "?")
+    again = worker.invalidate(wait=False)
+    assert (again.existed, again.digest, again.fill_cancelled) == (False, None, False)
+
+
+def test_a_reason_that_is_no_text_is_refused_before_anything_is_deleted(backend: Backend) -> None:
+    """It says what it is."""
+    worker = backend.worker()
+    worker.read(None)
+    wrong: Any = 5
+    with pytest.raises(ConfigurationError, match="reason is int; allowed: text, or None"):
+        worker.invalidate(reason=wrong)
+    assert backend.client.exists(backend.keys.entry)
+
+
+def test_an_invalidate_is_in_force_on_the_servers_clock_when_it_is_on_ours(backend: Backend) -> None:
+    """The script ran at the earliest when its request was sent (R7)."""
+    worker = backend.worker()
+    send = worker._store.invalidate
+
+    def slowly(**kwargs: Any) -> Any:
+        deleted = send(**kwargs)
+        backend.system.tick(0.4)
+        return deleted
+
+    worker._store.invalidate = slowly  # type: ignore[method-assign]
+    receipt = worker.invalidate(wait=False)
+    assert receipt.in_force_at_us - receipt.when_us == 1_420_000
+
+
+def test_a_forked_child_gets_fresh_locks_for_every_cache(backend: Backend) -> None:
+    """Though whoever held the parent's is not there to let go (R12); tests/test_fleet.py forks in earnest."""
+    workers = [backend.worker(), backend.worker()]
+    locks = [lock for worker in workers for lock in locks_of(worker)]
+    for lock in locks:
+        lock.acquire()
+    _after_fork_in_child()
+    fresh = [lock for worker in workers for lock in locks_of(worker)]
+    assert not set(map(id, fresh)) & set(map(id, locks))
+    assert not any(lock.locked() for lock in fresh)
+
+
+def test_inspecting_shows_the_ten_newest_events(backend: Backend) -> None:
+    """Unless another number is asked for."""
+    worker = backend.worker()
+    for _ in range(12):
+        worker.read(None, force=True)
+    assert len(worker.inspect().events) == 10
+    assert len(worker.inspect(11).events) == 11

@@ -6,14 +6,15 @@ import math
 import uuid
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kcg_cache import DatasetError
-from kcg_cache.codec import MAX_DEPTH, Claim, check_signature, decode, digest_of, encode, sign
+from kcg_cache import DatasetError, codec
+from kcg_cache.codec import MAX_DEPTH, Claim, check_signature, decode, digest_of, encode, on_own_stack, sign
 from kcg_cache.errors import EntryError
 
 # Two lone surrogates in a row are one character as soon as JSON has said them: no JSON text gives such a str.
@@ -85,7 +86,7 @@ def at_depth_of(frames: int, work: Any) -> Any:
     return work() if frames == 0 else at_depth_of(frames - 1, work)
 
 
-@pytest.mark.parametrize("levels", [200, 253, 254, 255, 256, 500, MAX_DEPTH - 2])
+@pytest.mark.parametrize("levels", [200, 253, 254, 255, 256, 500, MAX_DEPTH - 1])
 def test_any_depth_up_to_the_limit_is_shared_however_deep_the_callers_stack_is(levels: int) -> None:
     """A host whose calls are nested deeper reads the same entry."""
     rows = [{"v": nested(levels)}]
@@ -95,10 +96,55 @@ def test_any_depth_up_to_the_limit_is_shared_however_deep_the_callers_stack_is(l
     assert payload.format == ("orjson" if levels <= 252 else "json")
 
 
+def nested_in_dicts(levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"in": value}
+    return value
+
+
 def test_beyond_the_limit_a_row_is_refused_in_words() -> None:
-    """It says which."""
-    with pytest.raises(DatasetError, match=r"row 0 is nested more than"):
-        encode("d", [{"v": nested(MAX_DEPTH + 50)}])
+    """It says which, and the limit is the same for lists and dicts: the row is the first level."""
+    for nest in (nested, nested_in_dicts):
+        payload = encode("d", [{"v": nest(MAX_DEPTH - 1)}])
+        assert decode(payload.data, payload.format, payload.digest)
+        with pytest.raises(DatasetError, match=r"row 0 is nested more than 950 levels"):
+            encode("d", [{"v": nest(MAX_DEPTH)}])
+
+
+def test_what_json_does_not_have_is_refused_however_deep_the_callers_stack_is() -> None:
+    """Where no stack is left to compare what was written with what was given, it does not pass for the same."""
+    rows = [{"v": nested(240), "id": None}]
+    rows[0]["v"].append(uuid.UUID(int=1))
+    for frames in (0, 700, 800):
+        with pytest.raises(DatasetError, match=r"row 0\['v'\]\[1\] is UUID"):
+            at_depth_of(frames, lambda: encode("d", rows))
+
+
+def test_rows_that_orjson_can_say_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow way, one object at a time, is for the rest."""
+    monkeypatch.setattr(codec, "plain", None)
+    assert encode("d", [{"a": [1, 2.5, "x", {"b": None}]}, {}]).format == "orjson"
+
+
+@pytest.mark.parametrize("row", [1, [1], None, "text"])
+def test_a_row_that_is_no_dict_is_refused_with_dataset_and_number(row: Any) -> None:
+    """A dataset's own decode_row may give one."""
+    with pytest.raises(DatasetError, match=rf"dataset 'd': row 1 is {type(row).__name__}, not a dict"):
+        encode("d", [{}, row])
+
+
+def test_a_row_may_be_any_mapping() -> None:
+    """Drivers have row types of their own."""
+    payload = encode("d", [MappingProxyType({"a": MappingProxyType({"b": 1})})])
+    assert (payload.data, payload.format) == (b'[{"a":{"b":1}}]', "orjson")
+
+
+def test_work_on_a_stack_of_its_own_gives_and_raises_what_it_would() -> None:
+    """The caller sees no difference."""
+    assert on_own_stack(lambda: 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        on_own_stack(lambda: 1 // 0)
 
 
 class Colour(enum.Enum):
@@ -123,8 +169,11 @@ def test_a_key_that_is_no_text_is_refused() -> None:
 
 def test_an_integer_that_python_does_not_read_from_text_is_refused() -> None:
     """More than 4300 digits."""
-    with pytest.raises(DatasetError, match="integer of more digits"):
-        encode("d", [{"a": 10**5000}])
+    for number in (10**5000, 10**4300, -(10**4300)):
+        with pytest.raises(DatasetError, match=r"row 0\['a'\] is an integer of more digits"):
+            encode("d", [{"a": number}])
+    payload = encode("d", [{"a": 10**4300 - 1}])
+    assert decode(payload.data, payload.format, payload.digest)[0]["a"] == 10**4300 - 1
 
 
 @pytest.mark.parametrize(
@@ -144,6 +193,7 @@ def test_an_integer_that_python_does_not_read_from_text_is_refused() -> None:
             for data in ("[]".encode("utf-16"), b"\xef\xbb\xbf[]", b'[{"a": "\xed\xa0\x80\xed\xb0\x80"}]')
         ],
         (b'[{"a": ' + b"9" * 5000 + b"}]", "json", digest_of(b'[{"a": ' + b"9" * 5000 + b"}]"), "payload"),
+        (b'[{"a": NaN}]', "orjson", digest_of(b'[{"a": NaN}]'), "payload"),  # that would be another format's
     ],
 )
 def test_a_payload_that_is_not_what_it_says_is_an_entry_error(data: bytes, fmt: str, digest: str, reason: str) -> None:
@@ -151,10 +201,15 @@ def test_a_payload_that_is_not_what_it_says_is_an_entry_error(data: bytes, fmt: 
     with pytest.raises(EntryError) as refused:
         decode(data, fmt, digest)
     assert refused.value.reason == reason
+    assert reason in str(refused.value)
 
 
 CLAIM = Claim("d", "orjson", "1/db", "0" * 32, "5", "a/b")
 KEY, OTHER = b"0123456789abcdef", b"fedcba9876543210"
+#: BLAKE2b of 32 bytes over each part behind its length in 8 bytes, with KEY and the person "kcg_cache.sig.v1".
+SIGNATURE = "5ae7e9ce5414a0325144836b72c4fe26680d416b7b78768b3223ced4f523fd6e"
+#: With the one byte 0xff as source.
+SIGNATURE_OF_FOREIGN_BYTES = "4251e8e487f13e5b5e88eb5986182960e304907ff4c8c5cc26b62cb9540513de"
 
 
 def test_a_signature_vouches_for_every_part_of_the_claim() -> None:
@@ -174,14 +229,23 @@ def test_keys_rotate() -> None:
     check_signature([], "anything", CLAIM)
     check_signature([OTHER, KEY], sign([KEY, OTHER], CLAIM), CLAIM)
     for wrong in ("", "\udcff", sign([OTHER], CLAIM)):
-        with pytest.raises(EntryError, match="signing key"):
+        with pytest.raises(EntryError, match="signing key") as refused:
             check_signature([KEY], wrong, CLAIM)
+        assert refused.value.reason == "signature"
 
 
 def test_the_digest_is_blake2b_128_of_the_payload() -> None:
     """The same on every host and across key rotations."""
     assert digest_of(b"") == "cae66941d9efbd404e4d88758ea67670"
     assert json.loads(encode("d", [{"a": 1}]).data) == [{"a": 1}]
+
+
+def test_payloads_and_signatures_are_the_same_bytes_on_every_host_and_in_every_release() -> None:
+    """Else a fleet of two releases would reload for ever, each rejecting or replacing the other's."""
+    assert encode("d", [{"a": 1, "가": [True, None]}]).data == '[{"a":1,"가":[true,null]}]'.encode()
+    assert encode("d", [{"a": 2**64, "가": [True, None]}]).data == rb'[{"a":18446744073709551616,"\uac00":[true,null]}]'
+    assert sign([KEY], CLAIM) == SIGNATURE
+    assert sign([KEY], CLAIM._replace(source="\udcff")) == SIGNATURE_OF_FOREIGN_BYTES
 
 
 def test_the_first_key_signs() -> None:

@@ -119,6 +119,7 @@ def test_a_tainted_filler_frees_the_lock_before_it_reads_the_rows(redis: Any, nu
     worker = SharedCache(redis, Dataset("number", load), Settings())
     worker.read(number)
     assert seen == [(None, False)]
+    assert [event["reason"] for event in worker.inspect().events] == ["tainted: uncommitted writes"]
 
 
 def test_a_refresh_ahead_of_a_tainted_caller_gives_it_the_shared_rows(redis: Any, number: Connection) -> None:
@@ -361,8 +362,13 @@ def test_a_reason_not_to_share_is_logged_once_and_counted_each_time(
     with caplog.at_level(logging.WARNING, "kcg_cache"):
         worker.read(number)
         worker.read(number)
-    assert [record.kcg_event for record in caplog.records] == ["tainted"]  # type: ignore[attr-defined]
-    assert worker.metrics["tainted_reads"] == 2
+        assert [(record.levelname, record.kcg_event) for record in caplog.records] == [("WARNING", "tainted")]  # type: ignore[attr-defined]
+        assert caplog.records[0].kcg_details == {"reason": "uncommitted writes"}  # type: ignore[attr-defined]
+        assert ": None" not in caplog.records[0].getMessage()
+        worker._on_taint("another reason")
+        assert len(caplog.records) == 2
+    assert worker.metrics["tainted_reads"] == 3
+    assert worker.metrics["reads_database"] == 2
 
 
 def test_a_failing_load_leaves_the_callers_transaction_alone(redis: Any, number: Connection) -> None:

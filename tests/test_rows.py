@@ -109,6 +109,15 @@ def test_rows_pickle_into_plain_dicts_and_lists(row: Any) -> None:
         assert type(back["params"]["a"][3]) is dict
 
 
+def test_a_nested_list_pickles_and_copies_by_itself_too(row: Any) -> None:
+    """Whoever sends a part of a row on need not know that it is one."""
+    inner = row["params"]["a"]
+    for mine in (pickle.loads(pickle.dumps(inner)), copy.deepcopy(inner)):  # noqa: S301 - our own
+        assert type(mine) is list
+        assert type(mine[3]) is dict
+        assert mine == inner == PLAIN["params"]["a"]
+
+
 def test_a_deep_copy_is_private_mutable_and_plain(row: Any) -> None:
     """The remedy that the error names."""
     mine = copy.deepcopy(row)
