@@ -194,13 +194,13 @@ def test_a_fork_in_the_middle_of_keeping_private_rows_keeps_their_debt(rows: str
     debts = []
 
     def now() -> float:  # called by the code under test, right after the near copy was replaced
-        debts.append(near._debt)
+        debts.append(under_test.debt)
         return system.time
 
-    near = Near(now)
+    under_test = Near(now)
     if rows == "private":
-        near.keep_private(copy_of(system, None), system.time)
+        under_test.keep_private(copy_of(system, None), system.time)
     else:
-        near.drop()
+        under_test.drop()
     assert len(debts) == 1
-    assert debts[0] is near.debt is not None
+    assert debts[0] is under_test.debt is not None

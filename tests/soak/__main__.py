@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/soak",
         description="Let a fleet of real processes read while real servers fail in every way, and audit every read.",
-        epilog="Exit codes: 0 every read was right, 1 one was not, or something hung, 2 wrong command line, 130 Ctrl-C.",
+        epilog="Exit codes: 0 every read was right, 1 one was not, or something hung, 2 wrong usage, 130 Ctrl-C.",
     )
     parser.add_argument("--minutes", metavar="M", type=float, help="for how long (until every fault has come)")
     parser.add_argument("--rounds", metavar="N", type=int, default=1, help="without --minutes: each fault so often (1)")

@@ -82,7 +82,8 @@ class Audit:
                     self.violation(kind, reader, model=expected[operator], version=version, bound=bound[operator])
             if version > ceilings[operator]:
                 self.violation("future", reader, model=expected[operator], version=version, bound=ceilings[operator])
-        self._returned(versions)
+        # What cannot be is no bound for what comes after it.
+        self._returned(tuple(map(min, versions, ceilings)))
 
     def violation(self, kind: str, reader: str, **details: Any) -> None:
         """Count a finding, and tell it."""

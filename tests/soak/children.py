@@ -1,5 +1,6 @@
 """Children of a worker, forked in the middle of its reads or spawned: they read too, and are audited as well."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -88,8 +89,8 @@ def _forked(process: Process, parent: int) -> None:
     die_with_parent(parent)
     process.renew_locks_after_fork()
     process.name += "/fork"
-    process.reads = process.exempt = process.own_writes_seen = process.audit.violations = 0
-    process.hold = 0.0
+    process.reads = process.special = process.exempt = process.own_writes_seen = process.audit.violations = 0
+    process.hold = False
     process.keeps_connection = False
     _read(process)
 
@@ -97,6 +98,7 @@ def _forked(process: Process, parent: int) -> None:
 def run_spawned(told: Spawned) -> None:
     """Begin from nothing, in a process that multiprocessing spawned."""
     die_with_parent(told.parent)
+    logging.disable(logging.CRITICAL)
     board = Board(os.open(told.board, os.O_RDWR), told.operators, writable=False)
     cache = kcg_cache.configure(settings=Settings(**told.settings))
     audit = Audit(board, lambda finding: wire.say("violation", **finding), SYSTEM.now)

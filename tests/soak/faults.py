@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kcg_cache.keys import Keys
 from tests.soak.children import KINDS
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 #: Seconds that a fault lasts, unless it says otherwise.
 _LASTS = (1.5, 3.0)
 _EVERY = 0.1
+_TRIES = 50
+_ENTRY = Keys.of("soak", "active_versions").entry
 
 
 class Fault(ABC):
@@ -38,10 +41,10 @@ class Fault(ABC):
     def begin(self, stage: "Stage") -> None:
         """Let it happen."""
 
-    def again(self, stage: "Stage") -> None:
+    def again(self, stage: "Stage") -> None:  # noqa: B027 - most are done once
         """Repeat what has to be repeated while it lasts; called every tenth of a second."""
 
-    def end(self, stage: "Stage") -> None:
+    def end(self, stage: "Stage") -> None:  # noqa: B027 - some are over at once
         """Put things right again."""
 
 
@@ -80,15 +83,20 @@ class RedisOldFile(Fault):
 
     def begin(self, stage: "Stage") -> None:
         servers = stage.servers
-        stage.until_shared()
-        servers.redis("SAVE")
-        before = stage.tally.invalidations
-        stage.until(lambda: stage.tally.invalidations > before, "no invalidate returned")
-        servers.valkey.kill()
-        servers.valkey.restart()
-
-    def end(self, stage: "Stage") -> None:
-        (stage.servers.valkey.directory / "dump.rdb").unlink(missing_ok=True)
+        for _ in range(_TRIES):
+            # Entries come and go: it must be there before and after.
+            entry = servers.redis("HGET", _ENTRY, "loaded_at")
+            servers.redis("SAVE")
+            if entry and entry == servers.redis("HGET", _ENTRY, "loaded_at"):
+                stage.hits(1)
+                break
+            stage.listen_for(_EVERY)
+        stage.until_invalidated()
+        # Nobody asks in the meantime: whoever notices a restart asks for newer rows than the file has (R8). The file
+        # stays, and every later restart begins with it.
+        with stage.everybody_stopped():
+            servers.valkey.kill()
+            servers.valkey.restart()
 
 
 class OneCommand(Fault):
@@ -107,6 +115,13 @@ class OneCommand(Fault):
         stage.servers.redis(*self._command)
 
 
+_FILL_UP = """
+for i = 1, 60 do
+  redis.pcall('SET', 'soak-filler:' .. ARGV[1] .. ':' .. i, string.rep('x', 4000), 'EX', 60)
+end
+"""
+
+
 class MaxMemory(Fault):
     """A limit below what is used, and somebody who writes without end."""
 
@@ -123,6 +138,7 @@ class MaxMemory(Fault):
 
     def begin(self, stage: "Stage") -> None:
         redis = stage.servers.redis
+        redis("CONFIG", "RESETSTAT")
         redis("CONFIG", "SET", "maxmemory-policy", self._policy)
         used = redis("INFO", "memory")["used_memory"]
         # Below what is used: nothing can be written, or everything that may go goes, again and again.
@@ -132,15 +148,13 @@ class MaxMemory(Fault):
         if self._policy == "noeviction":
             return
         # With a TTL, so that the volatile policies have something to weigh against the entry.
-        script = (
-            "for i = 1, 60 do redis.pcall('SET', 'soak-filler:' .. ARGV[1] .. ':' .. i, string.rep('x', 4000), 'EX', 60)"
-            " end"
-        )
         with stage.redis_may_refuse():
-            stage.servers.redis("EVAL", script, 0, stage.random.randrange(10**6))
+            stage.servers.redis("EVAL", _FILL_UP, 0, stage.random.randrange(10**6))
 
     def end(self, stage: "Stage") -> None:
         redis = stage.servers.redis
+        stats = redis("INFO", "stats")
+        stage.hits(stats["evicted_keys"] + stats.get("total_error_replies", 0))
         redis("CONFIG", "SET", "maxmemory", 0)
         redis("CONFIG", "SET", "maxmemory-policy", "noeviction")
         redis("EVAL", "for _, k in ipairs(redis.call('KEYS', 'soak-filler:*')) do redis.call('DEL', k) end", 0)
@@ -158,7 +172,7 @@ class Proxied(Fault):
         stage.servers.set_proxy(self._server, self._mode, self._seconds)
 
     def end(self, stage: "Stage") -> None:
-        stage.servers.set_proxy(self._server, "pass")
+        stage.hits(stage.servers.set_proxy(self._server, "pass"))
 
 
 class PostgresKilled(Fault):
@@ -249,6 +263,7 @@ class FillerKilled(Fault):
 class FillerStopped(Fault):
     name, area = "filler_stopped", "process"
     what = "a worker is stopped (SIGSTOP) between its SELECT and its publish, beyond its lock, and goes on"
+    lasts = (0.0, 0.3)
 
     def __init__(self) -> None:
         self._filler: Any = None
@@ -257,16 +272,14 @@ class FillerStopped(Fault):
         self._filler = stage.holding_filler()
         self._filler.stop()
         # It must be the lock's end, and an invalidate, that it sleeps through.
-        before = stage.tally.invalidations
         stage.listen_for(stage.lock_ttl + 0.3)
-        stage.until(lambda: stage.tally.invalidations > before, "no invalidate returned")
+        stage.until_invalidated()
 
     def end(self, stage: "Stage") -> None:
         if self._filler is not None:
             self._filler.go_on()
+            self._filler.tell(go_on=True)
             self._filler = None
-
-    lasts = (0.0, 0.3)
 
 
 class WorkerKilled(Fault):

@@ -4,11 +4,12 @@ The first are single answers that a reader is given; the others are rules of the
 the fault has to come about by itself.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kcg_cache import cache, lua, postgres, receipt
+from kcg_cache import SharedCache, lua, postgres, receipt
 from tests.soak.audit import MARKER
 from tests.soak.board import Board
 
@@ -29,13 +30,16 @@ PLANTS = {
 EVERYWHERE = frozenset({"no_wait", "unchecked_transactions", "one_incarnation", "no_fence"})
 
 
+_LOOK_UPS_LATER = 50
+
+
 def rule_removed(plant: str | None) -> None:
     """Take a rule away in this process, before it makes its cache."""
     if plant == "no_wait":
         receipt.Invalidation.wait = lambda self: self  # type: ignore[method-assign]
     elif plant == "unchecked_transactions":
         asked = postgres.origin
-        cache.postgres.origin = lambda conn: replace(asked(conn), taint=None)
+        postgres.origin = lambda conn: replace(asked(conn), taint=None)
     elif plant == "one_incarnation":
         _scripts("return run_id .. '/' .. replid", "return 'one/one'")
     elif plant == "no_fence":
@@ -55,12 +59,10 @@ def _scripts(old: str, new: str) -> None:
 
 
 def _sha(text: str) -> str:
-    import hashlib  # noqa: PLC0415 - only here
-
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
-def lengthened(made: cache.SharedCache) -> None:
+def lengthened(made: SharedCache) -> None:
     """Let a cache's lease last three seconds, which no setting allows."""
     object.__setattr__(made.settings, "lease", 3.0)
 
@@ -70,22 +72,17 @@ def planted(plant: str | None, board: Board) -> Callable[[Sequence[Any]], Sequen
     if plant not in ("old_rows", "older_rows_again", "rows_of_tomorrow", "foreign_row", "error"):
         return None
     first: list[Sequence[Any]] = []
-    floors_before: list[tuple[int, ...]] = []
-    done = False
+    due = 0
 
     def once(rows: Sequence[Any]) -> Sequence[Any]:
-        nonlocal done
+        nonlocal due
         if not first:
             first.append(rows)
-        newer = any(new["params"]["v"] > old["params"]["v"] for new, old in zip(rows, first[0], strict=False))
-        # Of the look-up before this one: an invalidate may have returned in the middle of this one.
-        overdue = floors_before and any(
-            floor > row["params"]["v"] for floor, row in zip(floors_before[-1], first[0], strict=False)
-        )
-        floors_before[:] = [board.floors()]
-        if done or not (overdue if plant == "old_rows" else newer):
+        bounds = board.floors() if plant == "old_rows" else [row["params"]["v"] for row in rows]
+        due += any(bound > row["params"]["v"] for bound, row in zip(bounds, first[0], strict=False))
+        # Not at once: an invalidate may be returning in the middle of this very look-up.
+        if due != _LOOK_UPS_LATER:
             return rows
-        done = True
         if plant == "error":
             raise ConnectionError("planted")
         if plant == "rows_of_tomorrow":

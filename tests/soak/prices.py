@@ -10,6 +10,7 @@ from tests.soak.tally import Applied, Tally
 
 #: Seconds of peace before a fault.
 _CALM = 2.5
+_MOST_SHOWN = 170
 #: How long the faults last in which Redis does not answer: some breaker windows.
 SILENT = {
     "redis_killed": 7.0,
@@ -80,59 +81,74 @@ def budgets(applied: Applied) -> list[Budget]:
     return found
 
 
+_HEAD = (
+    "| fault | lasted | a reader gets | slowest read | database loads | first shared read after | everybody | "
+    "what the operator sees |\n"
+    "|---|---:|---|---:|---:|---:|---:|---|"
+)
+_HEAD_OF_BUDGETS = (
+    "| fault | seconds | failed Redis calls | at most | database loads | at most | reads over ½ `redis_timeout` |\n"
+    "|---|---:|---:|---:|---:|---:|---:|"
+)
+
+
 def lines(tally: Tally) -> list[str]:
     """Give the two tables as Markdown."""
-    faults_by_name = tally.by_name()
-    found = [
-        "| fault | lasted | slowest read | database loads | reads that raised | first shared read after | everybody |"
-        " what the operator sees |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
-    ]
-    for name, times in faults_by_name.items():
-        for applied in times:
-            found.append(_row(name, applied))
-    found += [
+    applied = list(tally.applied.values())
+    return [
+        _HEAD,
+        *map(_row, applied),
         "",
-        "What one process did while Redis did not answer (the most of all processes, and what it may do at most):",
+        "While Redis did not answer: the most that any one process did, and what it may do at most.",
         "",
-        "| fault | seconds | failed Redis calls | at most | database loads | at most | reads over ½ `redis_timeout` |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        _HEAD_OF_BUDGETS,
+        *[_row_of_budgets(budgets(one)) for one in applied if budgets(one)],
     ]
-    for times in faults_by_name.values():
-        for applied in times:
-            each = budgets(applied)
-            if each:
-                worst = max(each, key=lambda budget: (budget.deadlines, budget.loads))
-                found.append(
-                    f"| `{applied.name}` | {worst.seconds:.1f} | {worst.deadlines} | {worst.deadlines_allowed}"
-                    f" | {max(budget.loads for budget in each)} | {worst.loads_allowed}"
-                    f" | {max(budget.slow_reads for budget in each)} |"
-                )
-    return found
 
 
-def _row(name: str, applied: Applied) -> str:
+def _row(applied: Applied) -> str:
     recovered = sorted(applied.recovered.values())
     first, last = (f"{recovered[0]:.2f} s", f"{recovered[-1]:.2f} s") if recovered else ("", "")
     return (
-        f"| `{name}` | {applied.seconds:.1f} s | {applied.slowest:.3f} s | {applied.total('loads')} | {applied.errors}"
-        f" | {first} | {last} | {_told(applied)} |"
+        f"| `{applied.name}` | {applied.seconds:.1f} s | {_given(applied)} | {applied.slowest:.2f} s"
+        f" | {applied.total('loads')} | {first} | {last} | {_told(applied)} |"
     )
 
 
+def _row_of_budgets(each: list[Budget]) -> str:
+    worst = max(each, key=lambda budget: (budget.deadlines, budget.loads))
+    return (
+        f"| `{worst.fault}` | {worst.seconds:.1f} | {worst.deadlines} | {worst.deadlines_allowed}"
+        f" | {max(budget.loads for budget in each)} | {worst.loads_allowed}"
+        f" | {max(budget.slow_reads for budget in each)} |"
+    )
+
+
+def _given(applied: Applied) -> str:
+    """Tell what readers got, as their counters have it."""
+    private, shared = applied.total("private_loads", "during"), applied.total("fills_published", "during")
+    parts = ["the fleet's rows"] if not private else [f"rows of its own ({private} private loads)"]
+    if private and shared:
+        parts.append("the fleet's rows")
+    if applied.errors:
+        parts.append(f"its connection's own error ({applied.errors} reads)")
+    return ", or ".join(parts)
+
+
 def _told(applied: Applied) -> str:
+    """Tell what the operator's calls raised, in their own words."""
     parts = []
     if applied.told:
         text, _ = applied.told.most_common(1)[0]
         parts.append(
-            f"`invalidate` raises ({applied.told.total()} times, after {applied.told_after:.2f} s at most): {_short(text)}"
+            f"`invalidate` raises ({applied.told.total()} ×, {applied.told_after:.2f} s at most): {_short(text)}"
         )
     if applied.change_errors:
         text, _ = applied.change_errors.most_common(1)[0]
-        parts.append(f"the change itself fails: {_short(text)}")
+        parts.append(f"the change itself fails ({applied.change_errors.total()} ×): {_short(text)}")
     return "; ".join(parts) or "nothing"
 
 
 def _short(text: str) -> str:
-    text = text.split("repeat it until it succeeds. ")[-1]
-    return f"“{text[:160]}”".replace("|", "¦")
+    text = text.rpartition("repeat it until it succeeds. ")[2]
+    return f"“{text[:_MOST_SHOWN]}{'…' if len(text) > _MOST_SHOWN else ''}”".replace("|", "¦")

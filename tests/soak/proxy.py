@@ -81,15 +81,18 @@ class Proxy:
         self._links: set[Link] = set()
         self.mode = "pass"
         self._delay = 0.0
+        self._hits = 0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self._listener.setblocking(False)
         self.port = int(self._listener.getsockname()[1])
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def set(self, mode: str, seconds: float = 0.0) -> int:
-        """Go wrong in this way from now on; give how many connections it has."""
+        """Go wrong in this way from now on; give how often it went wrong in the way before."""
         if mode not in MODES:
             raise ValueError(f"no such mode: {mode!r}; there are: {', '.join(MODES)}")
+        # Nobody can count what a deaf one did not hear: those who wait for it are counted.
+        hits, self._hits = self._hits + (len(self._links) if self.mode == "deaf" else 0), 0
         self.mode, self._delay = mode, seconds
         for link in list(self._links):
             if link.spoilt or mode == "refuse":
@@ -97,14 +100,12 @@ class Proxy:
             else:
                 link.cut_after = self._random.randrange(_MOST_BEFORE_A_CUT)
                 self._watch(link)
-        return len(self._links)
+        return hits
 
-    def reset_all(self) -> int:
-        """Reset every connection there is; give how many."""
-        links = list(self._links)
-        for link in links:
+    def reset_all(self) -> None:
+        """Reset every connection there is."""
+        for link in list(self._links):
             self._reset(link)
-        return len(links)
 
     def due(self) -> float | None:
         """Send what was delayed and is due; give the seconds until the next is, None for nothing."""
@@ -138,6 +139,7 @@ class Proxy:
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self.mode == "refuse":
+            self._hits += 1
             _close(client, reset=True)
             return
         server = socket.socket()
@@ -154,11 +156,10 @@ class Proxy:
             return
         try:
             if events & selectors.EVENT_WRITE:
-                if not end.connected:
-                    problem = end.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    if problem:
-                        raise OSError(problem, "no server there")
-                    end.connected = True
+                if end.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):  # no server there
+                    self._reset(end.link)
+                    return
+                end.connected = True
                 self._send(end)
             if events & selectors.EVENT_READ and end.link in self._links:
                 self._read(end)
@@ -178,8 +179,10 @@ class Proxy:
             self._forward(other, chunk)
         elif self.mode == "drop" or link.client.closed:
             link.spoilt = True
+            self._hits += 1
         elif self.mode in ("cut", "half_close"):
             kept, link.cut_after = chunk[: link.cut_after], link.cut_after - len(chunk)
+            self._hits += link.cut_after < 0
             if link.cut_after >= 0:
                 self._forward(other, chunk)
             elif self.mode == "half_close":
@@ -193,6 +196,7 @@ class Proxy:
 
     def _forward(self, end: End, chunk: bytes) -> None:
         due = time.monotonic() + self._delay if self.mode == "delay" else 0.0
+        self._hits += self.mode == "delay"
         if end.waiting and not due:
             due = end.waiting[-1][0]  # never before what came before it
         end.waiting.append((due, chunk))
@@ -296,8 +300,7 @@ def serve(proxies: dict[str, Proxy], selector: selectors.BaseSelector, orders: i
         ended = not chunk
         for order in lines.feed(chunk):
             proxy = proxies[order["proxy"]]
-            links = proxy.reset_all() if order["mode"] == "reset" else proxy.set(order["mode"], order["seconds"])
-            wire.say("set", links=links)
+            wire.say("set", hits=proxy.set(order["mode"], order["seconds"]))
 
     selector.register(orders, selectors.EVENT_READ, listen)
     while not ended:

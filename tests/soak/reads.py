@@ -22,6 +22,8 @@ PAUSE = 0.01
 #: Seconds between two reads of another kind, and between two reports.
 _SPECIAL_AFTER, _SPECIAL_BEFORE = 0.25, 1.2
 _REPORT_EVERY = 0.5
+#: Met only when nobody lets a held fill go on.
+_HELD_FOR = 60.0
 #: A reader whose connection failed tries again after so many seconds.
 _AFTER_ERROR = 0.02
 
@@ -58,13 +60,16 @@ class Process:
     #: A connection that is kept, as a pool does, or one for each load.
     keeps_connection: bool = False
     reads: int = 0
+    #: Those that were forced, of a greatest age, or inside a transaction.
+    special: int = 0
     #: Reads that only their own transaction could see, and how many of them showed its uncommitted row.
     exempt: int = 0
     own_writes_seen: int = 0
     slow: Slow = field(default_factory=Slow)
     lock: threading.Lock = field(default_factory=threading.Lock)
-    #: Seconds for which the next fill is to be held between its SELECT and its publish; set by an order.
-    hold: float = 0.0
+    #: Whether the next fill is to be held between its SELECT and its publish, and whether it may go on; set by orders.
+    hold: bool = False
+    go_on: threading.Event = field(default_factory=threading.Event)
     #: What a test plants: given rows of the look-up, it gives others.
     planted: Callable[[Sequence[Any]], Sequence[Any]] | None = None
 
@@ -73,6 +78,7 @@ class Process:
         wire.say(
             event,
             reads=self.reads,
+            special=self.special,
             exempt=self.exempt,
             own_writes_seen=self.own_writes_seen,
             violations=self.audit.violations,
@@ -92,7 +98,9 @@ class Loan:
         self._process = process
         self._kept: Any = None
         self._opened_under = 0
-        self.hold = 0.0
+        #: Whether to hold its user up, and for how long it was held up.
+        self.hold = False
+        self.held = 0.0
 
     def oldest_word(self) -> int:
         """Give the word of the database's faults as of now, or when the connection that is kept was opened.
@@ -112,8 +120,11 @@ class Loan:
             yield self._kept
             keep = self._process.keeps_connection
             if self.hold:
+                began, self.hold = SYSTEM.now(), False
+                self._process.go_on.clear()
                 wire.say("holding")
-                time.sleep(self.hold)
+                self._process.go_on.wait(_HELD_FOR)
+                self.held += SYSTEM.now() - began
         finally:
             if not keep:
                 self.close()
@@ -149,9 +160,9 @@ class Reader:
             if self._watch is not None:
                 self._watch.look()
             if process.hold and self._number == 0:
-                self.loan.hold, process.hold = process.hold, 0.0
+                self.loan.hold, process.hold = True, False
                 self.attempt(self._forced)
-                self.loan.hold = 0.0
+                self.loan.hold = False
             if not process.plain_only and SYSTEM.now() > special_at:
                 kinds = (self._forced, self._aged, self._aged, self._uncommitted, self._old_snapshot)
                 self.attempt(self._random.choice(kinds))
@@ -176,11 +187,15 @@ class Reader:
             self.loan.close()
             time.sleep(_AFTER_ERROR)
 
+    def first_read(self) -> None:
+        """Read plainly, audited."""
+        self.read_once()
+
     def read_once(self) -> Snapshot:
         """Read plainly, audited."""
         floors, newest = self._before()
         snapshot = self._timed(lambda: self._cache.read(self.loan))
-        self._judge(snapshot, floors, newest)
+        self._judge(snapshot, floors, newest, special=False)
         return snapshot
 
     # --- the kinds of reads -------------------------------------------------------------------------------------------
@@ -194,7 +209,7 @@ class Reader:
         words, audit, board, loan = self._words, self._audit, self._board, self.loan
         load, now, long = api.load_active_versions, SYSTEM.now, self._long
         planted = self._process.planted
-        pulse, newest, floors, judged = -1, None, (), None
+        pulse, newest, floors, judged = -1, audit.newest, board.floors(), None
         began, slowest, count = now(), 0.0, 0
         try:
             for _ in range(self._process.batch):
@@ -255,6 +270,7 @@ class Reader:
             # The one exception to the promise: what its own transaction sees.
             with self._process.lock:
                 self._process.reads += 1
+                self._process.special += 1
                 self._process.exempt += 1
                 self._process.own_writes_seen += any(row["model_id"] == MARKER for row in snapshot.rows)
         else:
@@ -286,6 +302,8 @@ class Reader:
         floors: tuple[int, ...],
         newest: tuple[int, ...],
         committed: tuple[int, ...] | None = None,
+        *,
+        special: bool = True,
     ) -> None:
         rows: Sequence[Any] = snapshot.rows
         if self._process.planted is not None:
@@ -293,13 +311,14 @@ class Reader:
         self._audit.judge(rows, floors, newest, reader=self._name, committed=committed)
         with self._process.lock:
             self._process.reads += 1
+            self._process.special += special
 
     def _timed(self, read: Callable[[], Snapshot]) -> Snapshot:
-        began = SYSTEM.now()
+        began, self.loan.held = SYSTEM.now(), 0.0
         try:
             return read()
         finally:
-            self._took(SYSTEM.now() - began - self.loan.hold)
+            self._took(SYSTEM.now() - began - self.loan.held)
 
     def _took(self, seconds: float) -> None:
         with self._process.lock:

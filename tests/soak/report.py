@@ -7,46 +7,81 @@ from pathlib import Path
 
 from tests.soak import prices
 from tests.soak.crew import ROOT
-from tests.soak.tally import Tally, _summary
+from tests.soak.tally import Tally, summary_of
 
 PAGE = ROOT / "docs" / "reliability.md"
 
 
+#: Counters that say whether a run went through the rare parts of the protocol at all.
+_SHOWN = (
+    "loads",
+    "private_loads",
+    "tainted_reads",
+    "fills_published",
+    "fills_rejected",
+    "fills_given_up",
+    "fills_unanswered",
+    "locks_lost",
+    "waits",
+    "wait_timeouts",
+    "breaker_opened",
+    "store_errors",
+    "near_dropped",
+    "reads_handed_over",
+    "refreshes",
+    "stale_served",
+    "entries_rejected",
+)
+
+
 def summary(tally: Tally) -> list[str]:
-    """Give the result in lines: one of all, what is wrong, and a table of the faults."""
-    facts = tally.as_dict()
-    found = [
-        f"{'good' if tally.good else 'NOT GOOD'}: {tally.reads:,} audited reads, {tally.invalidations:,} invalidations"
-        f" ({tally.invalidations_under_faults:,} under faults, {tally.invalidate_repeats:,} repeated),"
-        f" {len(tally.applied):,} faults, {tally.violation_count} violations, {tally.seconds:.0f} s",
-        f"exempt reads {facts['exempt_reads']:,} (own uncommitted rows seen in {facts['own_uncommitted_rows_seen']:,}),"
-        f" children {tally.children['processes']:,}, loads {tally.metric('loads'):,},"
-        f" fills rejected {tally.metric('fills_rejected'):,}, given up {tally.metric('fills_given_up'):,},"
-        f" locks lost {tally.metric('locks_lost'):,}, wait timeouts {tally.metric('wait_timeouts'):,},"
-        f" entries rejected {tally.metric('entries_rejected'):,}, stale served {tally.metric('stale_served'):,},"
-        f" refreshes {tally.metric('refreshes'):,}, handed over {tally.metric('reads_handed_over'):,}",
-    ]
+    """Give the result in lines: what was read, what is wrong, and a table of the faults."""
+    found = totals(tally)
     found += [f"violation: {violation}" for violation in tally.violations]
     found += [f"trouble: {trouble}" for trouble in tally.troubles]
     found += [f"left out: {name}: {why}" for name, why in tally.left_out.items()]
     return [*found, "", *table(tally)]
 
 
+def totals(tally: Tally) -> list[str]:
+    """Give what was read and done."""
+    under_faults, repeats = tally.invalidations_under_faults, tally.invalidate_repeats
+    counts = [
+        f"{tally.reads:,} audited reads",
+        f"{tally.violation_count} violations",
+        f"{tally.invalidations:,} invalidations ({under_faults:,} under faults, {repeats:,} repeats)",
+        f"{len(tally.applied):,} faults",
+        f"{tally.seconds:.0f} s",
+    ]
+    own, seen = tally.count("exempt"), tally.count("own_writes_seen")
+    special = [
+        f"{tally.count('special'):,} reads were forced, of a greatest age, or inside a transaction",
+        f"{own:,} of them saw their own transaction ({seen:,} its uncommitted row)",
+        f"{tally.children['processes']:,} forked and spawned children",
+    ]
+    metrics = [f"`{name}` {tally.metric(name):,}" for name in _SHOWN]
+    return [
+        f"{'good' if tally.good else 'NOT GOOD'}: {', '.join(counts)}",
+        ", ".join(special),
+        f"counters of those that were not killed: {', '.join(metrics)}",
+    ]
+
+
 def table(tally: Tally) -> list[str]:
     """Give the table of the faults as Markdown, which is readable as it is."""
-    found = [
-        f"| {'fault':30} | times | first shared read after: median, worst | everybody: median, worst | slowest read |"
-        " loads | of these private | reads that raised | invalidates refused |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    head = (
+        f"| {'fault':30} | times | hits | first shared read after: median, worst | everybody: median, worst |"
+        " slowest read | loads | of these private | reads that raised | invalidates refused |"
+    )
+    rows = []
     for name, times in sorted(tally.by_name().items()):
-        facts = _summary(times)
-        found.append(
-            f"| {name:30} | {facts['times']} | {_pair(facts, 'first_shared_read')} | {_pair(facts, 'everybody')}"
-            f" | {facts['slowest_read_s']:.2f} s | {facts['loads']} | {facts['private_loads']} | {facts['read_errors']}"
-            f" | {facts['invalidates_refused']} |"
+        facts = summary_of(times)
+        rows.append(
+            f"| {name:30} | {facts['times']} | {facts['hits'] or ''} | {_pair(facts, 'first_shared_read')}"
+            f" | {_pair(facts, 'everybody')} | {facts['slowest_read_s']:.2f} s | {facts['loads']}"
+            f" | {facts['private_loads']} | {facts['read_errors']} | {facts['invalidates_refused']} |"
         )
-    return found
+    return [head, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|", *rows]
 
 
 def _pair(facts: dict[str, float | None], what: str) -> str:
@@ -63,12 +98,13 @@ def record(tally: Tally, arguments: Sequence[str], *, of_prices: bool, page: Pat
     if not found or not also_found:
         raise ValueError(f"{page.name} has no place for the {kind}: {start!r} and {end!r}")
     command = shlex.join(["scripts/soak", *arguments])
-    said, versions = summary(tally)[:2], tally.versions
+    servers = f"Valkey {tally.versions['server']}, PostgreSQL {tally.versions['postgres']}"
     head = [
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`, Valkey {versions['server']}, PostgreSQL"
-        f" {versions['postgres']}:",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, `{command}`, {servers}:",
         "",
-        *(f"- {line}" for line in said),
+        *(f"- {line}" for line in totals(tally)),
+        *(f"- violation: {violation}" for violation in tally.violations),
+        *(f"- trouble: {trouble}" for trouble in tally.troubles),
         *(f"- left out: {name} ({why})" for name, why in tally.left_out.items()),
     ]
     body = prices.lines(tally) if of_prices else table(tally)

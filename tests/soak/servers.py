@@ -100,11 +100,11 @@ class Servers:
         """The address of PostgreSQL itself."""
         return self._dsn(self.postgres.port)
 
-    def set_proxy(self, name: str, mode: str, seconds: float = 0.0) -> None:
-        """Let one of the proxies go wrong, from the return of this on."""
+    def set_proxy(self, name: str, mode: str, seconds: float = 0.0) -> int:
+        """Let one of the proxies go wrong, from the return of this on; give how often it went wrong until now."""
         assert self._proxy is not None
         self._proxy.tell(proxy=name, mode=mode, seconds=seconds)
-        self._answer("set")
+        return int(self._answer("set")["hits"])
 
     def redis(self, *command: Any) -> Any:
         """Send one command to Redis itself."""

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2
 import redis
 
+from kcg_cache.system import SYSTEM
 from tests.soak.board import DATABASE_FAULT, ENDED, ENDED_AT, FAULT, Board
 from tests.soak.children import KINDS
 from tests.soak.crew import Crew, Member
@@ -17,12 +18,10 @@ from tests.soak.plan import Options
 from tests.soak.plants import EVERYWHERE
 from tests.soak.servers import Servers
 from tests.soak.tally import Applied, Tally
-from kcg_cache.system import SYSTEM
 
 _STEP = 0.1
 #: Bounds, in seconds, that are met only when something is wrong.
 _PATIENCE = 60.0
-_HOLD = 30.0
 _HOLDING_WITHIN = 6.0
 _TRIES = 5
 #: Seconds after a database fault in which its last errors may still arrive.
@@ -85,13 +84,33 @@ class Stage:
         for _ in range(_TRIES):
             member = self.random.choice(self.living_workers())
             self._holding.discard(member)
-            member.tell(hold=_HOLD)
+            member.tell(hold=True)
             until = time.monotonic() + _HOLDING_WITHIN
             while member not in self._holding and time.monotonic() < until:
                 self._hear(_STEP)
             if member in self._holding:
                 return member
         raise GaveUpError(f"no worker came to hold a fill in {_TRIES} tries")
+
+    def until_invalidated(self) -> None:
+        """Wait until an invalidate has returned that began after this."""
+        # One more than there are operators: one of them has returned twice.
+        enough = self.tally.invalidations + self.options.operators + 1
+        self.until(lambda: self.tally.invalidations >= enough, "no invalidate returned")
+
+    @contextlib.contextmanager
+    def everybody_stopped(self) -> Iterator[None]:
+        """Stop all of the crew for the block, and let the operators go on last."""
+        members = [*self.living_workers(), self.promoter]
+        for member in members:
+            member.stop()
+        try:
+            yield
+        finally:
+            for member in members[:-1]:
+                member.go_on()
+            self.listen_for(_STEP)
+            members[-1].go_on()
 
     def make_children(self, kind: str) -> None:
         """Have every worker make a child, and wait until they are being made."""
@@ -109,15 +128,16 @@ class Stage:
         """Start a new process for each that was killed."""
         for number, member in list(self._workers.items()):
             if member.expected_to_end:
-                self.until(lambda member=member: member.gone, f"{member.name} does not die")
-                self._crew.let_go(member)
+                self._bury(member)
                 self._start_worker(number)
         if self.promoter.expected_to_end:
-            promoter = self.promoter
-            self.until(lambda: promoter.gone, "the promoters do not die")
-            self._crew.let_go(promoter)
+            self._bury(self.promoter)
             self._start_promoter()
         self._await_ready()
+
+    def _bury(self, member: Member) -> None:
+        self.until(lambda: member.gone, f"{member.name} does not die")
+        self._crew.let_go(member)
 
     def dismiss_crew(self) -> None:
         """Let everybody end in order."""
@@ -247,6 +267,10 @@ class Stage:
             return all(member.name in applied.recovered for member in self.living_workers())
 
         self.until(all_have, f"not everybody had shared rows again after {applied.name}")
+
+    def hits(self, count: int) -> None:
+        """Note how often the present fault has hit somebody: one that hits nobody shows nothing."""
+        self.tally.applied[self._number].hits += count
 
     @contextlib.contextmanager
     def redis_may_refuse(self) -> Iterator[None]:

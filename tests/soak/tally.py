@@ -27,6 +27,8 @@ class Applied:
     #: The longest that one call of invalidate took to fail.
     told_after: float = 0.0
     change_errors: Counter[str] = field(default_factory=Counter)
+    #: How often it hit somebody, where that can be counted.
+    hits: int = 0
     #: Invalidates that returned while it was on.
     invalidations: int = 0
 
@@ -67,45 +69,46 @@ class Tally:
 
     def hear(self, who: str, message: dict[str, Any]) -> None:
         """Take one message; `who` is a process, and new for each that is started."""
+        applied = self.applied.get(message.get("fault", 0))
         match message["event"]:
             case "report" | "final" if "reads" in message:
                 self.reports[who] = message
             case "child":
                 self.children["processes"] += 1
-                for name in ("reads", "exempt", "own_writes_seen"):
+                for name in ("reads", "special", "exempt", "own_writes_seen"):
                     self.children[name] += message[name]
             case "violation":
                 self.violation_count += 1
                 if len(self.violations) < _KEPT:
-                    names = {number: applied.name for number, applied in self.applied.items()}
-                    details = {name: value for name, value in message.items() if name != "event"}
-                    self.violations.append(details | {"fault_name": names.get(message["fault"], "none")})
-            case "invalidated":
-                self.invalidations += 1
-                faults = [number for number in message["faults"] if number]
-                self.invalidations_under_faults += bool(faults)
-                self.invalidate_repeats += message["repeats"]
-                for number in faults:
-                    if number in self.applied:
-                        self.applied[number].invalidations += 1
-            case "invalidate_failed":
-                if message["fault"] in self.applied:
-                    applied = self.applied[message["fault"]]
-                    applied.told[message["what"]] += 1
-                    applied.told_after = max(applied.told_after, message["seconds"])
-            case "change_failed":
-                if not message["allowed"]:
-                    self.trouble(f"operator {message['operator']}: {message['what']}, and no database fault was on")
-                elif message["fault"] in self.applied:
-                    self.applied[message["fault"]].change_errors[message["what"]] += 1
-            case "recovered":
-                if message["fault"] in self.applied:
-                    self.applied[message["fault"]].recovered[who] = message["seconds"]
-            case "window":
-                if message["fault"] in self.applied:
-                    self.applied[message["fault"]].windows.append(message | {"worker": who})
+                    details = {name: value for name, value in message.items() if name not in ("event", "fault")}
+                    self.violations.append(details | {"fault": "none" if applied is None else applied.name})
+            case "recovered" if applied is not None:
+                applied.recovered[who] = message["seconds"]
+            case "window" if applied is not None:
+                applied.windows.append(message | {"worker": who})
             case "trouble":
                 self.trouble(message["what"])
+            case "invalidated" | "invalidate_failed" | "change_failed":
+                self._hear_operator(applied, message)
+
+    def _hear_operator(self, applied: Applied | None, message: dict[str, Any]) -> None:
+        if message["event"] == "invalidated":
+            self.invalidations += 1
+            faults = [number for number in message["faults"] if number]
+            self.invalidations_under_faults += bool(faults)
+            self.invalidate_repeats += message["repeats"]
+            for number in faults:
+                if number in self.applied:
+                    self.applied[number].invalidations += 1
+        elif message["event"] == "change_failed" and not message["allowed"]:
+            self.trouble(f"operator {message['operator']}: {message['what']}, and no database fault was on")
+        elif applied is None:
+            return
+        elif message["event"] == "change_failed":
+            applied.change_errors[message["what"]] += 1
+        else:
+            applied.told[message["what"]] += 1
+            applied.told_after = max(applied.told_after, message["seconds"])
 
     def trouble(self, what: str) -> None:
         """Note what should not have happened, and is no wrong read."""
@@ -115,15 +118,15 @@ class Tally:
     @property
     def reads(self) -> int:
         """Audited reads."""
-        return sum(report["reads"] for report in self.reports.values()) + self.children["reads"]
+        return self.count("reads")
 
     def count(self, name: str) -> int:
         """Add up one of the counts of the reports."""
-        return sum(report[name] for report in self.reports.values()) + self.children[name]
+        return sum(int(report[name]) for report in self.reports.values()) + self.children[name]
 
     def metric(self, name: str) -> int:
         """Add up one of the counters of `kcg_cache.metrics`."""
-        return sum(report["metrics"].get(name, 0) for report in self.reports.values())
+        return sum(int(report["metrics"].get(name, 0)) for report in self.reports.values())
 
     @property
     def good(self) -> bool:
@@ -143,6 +146,7 @@ class Tally:
             "good": self.good,
             "seconds": round(self.seconds, 1),
             "reads": self.reads,
+            "special_reads": self.count("special"),
             "exempt_reads": self.count("exempt"),
             "own_uncommitted_rows_seen": self.count("own_writes_seen"),
             "children": dict(self.children),
@@ -155,12 +159,13 @@ class Tally:
             "troubles": self.troubles,
             "versions": self.versions,
             "left_out": self.left_out,
-            "faults": {name: _summary(times) for name, times in sorted(self.by_name().items())},
+            "faults": {name: summary_of(times) for name, times in sorted(self.by_name().items())},
             "schedule": [applied.name for applied in self.applied.values()],
         }
 
 
-def _summary(times: list[Applied]) -> dict[str, Any]:
+def summary_of(times: list[Applied]) -> dict[str, Any]:
+    """Give what all applications of one fault came to."""
     firsts = [min(applied.recovered.values()) for applied in times if applied.recovered]
     lasts = [max(applied.recovered.values()) for applied in times if applied.recovered]
     return {
@@ -171,6 +176,7 @@ def _summary(times: list[Applied]) -> dict[str, Any]:
         "everybody_median_s": _rounded(statistics.median(lasts) if lasts else None),
         "everybody_max_s": _rounded(max(lasts, default=None)),
         "slowest_read_s": _rounded(max(applied.slowest for applied in times)),
+        "hits": sum(applied.hits for applied in times),
         "loads": sum(applied.total("loads") for applied in times),
         "private_loads": sum(applied.total("private_loads") for applied in times),
         "read_errors": sum(applied.errors for applied in times),

@@ -42,6 +42,8 @@ class Orders:
         while (order := self._orders.next()) is not None:
             if "hold" in order:
                 self._process.hold = order["hold"]
+            elif "go_on" in order:
+                self._process.go_on.set()
             elif "child" in order:
                 self._kinds.append(order["child"])
                 self._forks.release()
@@ -84,7 +86,7 @@ def main() -> int:
     os.nice(_NICENESS)
     stop = threading.Event()
     readers = [Reader(process, number) for number in range(told["threads"])]
-    readers[0].attempt(lambda: readers[0].read_once() and None)
+    readers[0].attempt(readers[0].first_read)
     wire.say("ready")
     Orders(orders, process, told, stop)
     threads = [threading.Thread(target=reader.run, args=(stop.is_set,), daemon=True) for reader in readers[1:]]
