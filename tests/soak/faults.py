@@ -140,9 +140,9 @@ class MaxMemory(Fault):
         redis = stage.servers.redis
         redis("CONFIG", "RESETSTAT")
         redis("CONFIG", "SET", "maxmemory-policy", self._policy)
-        used = redis("INFO", "memory")["used_memory"]
-        # Below what is used: nothing can be written, or everything that may go goes, again and again.
-        redis("CONFIG", "SET", "maxmemory", used - 100_000 if self._policy == "noeviction" else used + 200_000)
+        # Below what is used, nothing can be written; a little above it, whatever may go goes, again and again.
+        most = 1 if self._policy == "noeviction" else redis("INFO", "memory")["used_memory"] + 200_000
+        redis("CONFIG", "SET", "maxmemory", most)
 
     def again(self, stage: "Stage") -> None:
         if self._policy == "noeviction":

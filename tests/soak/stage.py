@@ -82,7 +82,8 @@ class Stage:
     def holding_filler(self) -> Member:
         """Have a worker read by force, and give it while it stands between its SELECT and its publish."""
         for _ in range(_TRIES):
-            member = self.random.choice(self.living_workers())
+            # Not the first, which asks on every read: it is the one that sees at once what a filler does.
+            member = self.random.choice([one for one in self.living_workers() if one is not self._workers[0]])
             self._holding.discard(member)
             member.tell(hold=True)
             until = time.monotonic() + _HOLDING_WITHIN
