@@ -27,6 +27,8 @@ class Fault(ABC):
     #: redis, database, process or clock.
     area: str
     lasts: tuple[float, float] = _LASTS
+    #: Whether its beginning needs a fleet that works: of two faults it is then the one that begins.
+    needs_peace = False
 
     @property
     def database(self) -> bool:
@@ -79,6 +81,7 @@ class RedisStopped(Fault):
 class RedisOldFile(Fault):
     name, area = "redis_old_rdb", "redis"
     what = "Redis is killed and comes back with an RDB file from before an invalidate"
+    needs_peace = True
     lasts = (0.3, 0.6)
 
     def begin(self, stage: "Stage") -> None:
@@ -250,6 +253,7 @@ class TableLocked(Fault):
 class FillerKilled(Fault):
     name, area = "filler_killed", "process"
     what = "a worker is killed (SIGKILL) between its SELECT and its publish"
+    needs_peace = True
     lasts = (0.5, 1.0)
 
     def begin(self, stage: "Stage") -> None:
@@ -263,6 +267,7 @@ class FillerKilled(Fault):
 class FillerStopped(Fault):
     name, area = "filler_stopped", "process"
     what = "a worker is stopped (SIGSTOP) between its SELECT and its publish, beyond its lock, and goes on"
+    needs_peace = True
     lasts = (0.0, 0.3)
 
     def __init__(self) -> None:
@@ -371,7 +376,7 @@ class Several(Fault):
     """More than one fault at once."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
-        self._faults = faults
+        self._faults = sorted(faults, key=lambda fault: not fault.needs_peace)
         self.name = " + ".join(fault.name for fault in faults)
         self.what = "; ".join(fault.what for fault in faults)
         self.area = " + ".join(fault.area for fault in faults)

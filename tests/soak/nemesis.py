@@ -43,6 +43,8 @@ def run(options: Options, say: Callable[[str], None]) -> Tally:
             stage.dismiss_crew()
         except GaveUpError as error:
             tally.trouble(str(error))
+        except Exception as error:  # noqa: BLE001 - a soak of hours tells what it saw until then
+            tally.trouble(f"the nemesis itself failed: {type(error).__name__}: {error}")
     return tally
 
 
@@ -60,7 +62,7 @@ def _apply_all(stage: Stage, faults: dict[str, Fault]) -> None:
     until = None if options.minutes is None else time.monotonic() + options.minutes * 60
     for names in schedule.steps():
         over = schedule.rounds > options.rounds if until is None else time.monotonic() > until
-        if over or not faults:
+        if over or not faults or (options.plant and stage.tally.violation_count):
             break
         if options.prices:
             prices.apply(stage, faults[names[0]])
