@@ -101,12 +101,14 @@ class Near:
     def keep_private(self, copy: NearCopy, first_statement_at: float) -> None:
         """Keep rows that this process loaded for itself, for their lease, and owe a floor (PROTOCOL R6, R8)."""
         with self._lock:
+            # The debt first: a process that is forked in the middle of this by another thread would else go on with
+            # the private rows and without their floor.
+            self._debt = Debt()
             if first_statement_at > self._arrived_at:
                 self.copy = copy
             else:
                 self.copy = None
             self._arrived_at = self._now()
-            self._debt = Debt()
 
     def drop(self) -> None:
         """Give the near copy up and owe a floor: a reader was given rows that are not kept (PROTOCOL R4)."""
@@ -130,6 +132,6 @@ class Near:
         self._lock = self._new_lock()
 
     def _drop_locked(self) -> None:
+        self._debt = Debt()  # first, as in `keep_private`
         self.copy = None
         self._arrived_at = self._now()
-        self._debt = Debt()

@@ -321,6 +321,15 @@ def test_valkey_takes_options_and_a_directory(tmp_path: Path) -> None:
         assert command(valkey, "GET", "k") == "v"
 
 
+def test_valkey_sees_the_variables_that_it_is_given_across_a_restart(tmp_path: Path) -> None:
+    """The dynamic loader, told so by variables, writes a file for each process that it starts."""
+    variables = {"LD_DEBUG": "files", "LD_DEBUG_OUTPUT": str(tmp_path / "loader")}
+    with start_valkey(environment=variables) as valkey:
+        first = valkey.pid
+        valkey.restart()
+        assert {f"loader.{first}", f"loader.{valkey.pid}"} <= {path.name for path in tmp_path.iterdir()}
+
+
 def test_postgres_takes_options() -> None:
     """Options are settings of the server, on top of the fast ones; quotes in them are safe."""
     with start_postgres(options={"work_mem": "5MB", "cluster_name": "it's"}) as postgres:

@@ -194,3 +194,22 @@ def test_the_table_decides_every_symptom_of_every_operation() -> None:
         if operation is Operation.READ:
             assert behaviour is Behaviour.PRIVATE_AND_OPEN, symptom
     assert len(TABLE) == len({symptom for symptom, _ in TABLE}) * len(Operation)
+
+
+@pytest.mark.parametrize("rows", ["private", "dropped"])
+def test_a_fork_in_the_middle_of_keeping_private_rows_keeps_their_debt(rows: str) -> None:
+    """Whoever forks while another thread is in there gets a copy of all that is written by then, and no lock."""
+    system = TickedSystem()
+    debts = []
+
+    def now() -> float:  # called by the code under test, right after the near copy was replaced
+        debts.append(under_test.debt)
+        return system.time
+
+    under_test = Near(now)
+    if rows == "private":
+        under_test.keep_private(copy_of(system, None), system.time)
+    else:
+        under_test.drop()
+    assert len(debts) == 1
+    assert debts[0] is under_test.debt is not None

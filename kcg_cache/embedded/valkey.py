@@ -4,8 +4,9 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from kcg_cache.embedded.binaries import find_valkey
 from kcg_cache.embedded.launcher import Launcher
@@ -35,10 +36,18 @@ _OURS = {
 class EmbeddedValkey(EmbeddedServer):
     """A running Valkey server; made by `start_valkey`."""
 
-    def __init__(self, launcher: Launcher, program: Path, directory: Path | None, options: Sequence[str]) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        program: Path,
+        directory: Path | None,
+        options: Sequence[str],
+        environment: Mapping[str, str],
+    ) -> None:
         super().__init__(launcher, secrets.token_hex(16))
         self._program = program
         self._options = tuple(options)
+        self._environment = dict(environment)
         self._keeps_data = directory is not None
         self._directory = launcher.directory / "data" if directory is None else directory.absolute()
         self._socket = launcher.directory / "valkey.sock"
@@ -96,7 +105,12 @@ class EmbeddedValkey(EmbeddedServer):
         file = self._launcher.directory / "valkey.conf"
         file.touch(mode=0o600)
         file.write_text("".join(f"{name} {_quoted(value)}\n" for name, value in settings.items()))
-        return self._launcher.spawn([self._program, file, *self._options], directory=self._directory, user=None)
+        return self._launcher.spawn(
+            [self._program, file, *self._options],
+            directory=self._directory,
+            user=None,
+            environment=self._environment,
+        )
 
     def _is_ready(self, port: int) -> bool:
         # Over a socket in a directory that only this user may enter: no stranger can answer.
@@ -123,6 +137,7 @@ def start_valkey(
     *,
     directory: Path | str | None = None,
     options: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
     port: int | None = None,
     deadline: float = _DEADLINE_SECONDS,
 ) -> EmbeddedValkey:
@@ -132,8 +147,9 @@ def start_valkey(
     the process that started it, however that ends.
 
     `directory`: where its data files lie; made if missing, and never removed. By default a private one, which
-    goes with the server. `options`: as on the server's command line, e.g. `("--maxmemory", "100mb")`. `port`:
-    by default one that is free. `deadline`: seconds.
+    goes with the server. `options`: as on the server's command line, e.g. `("--maxmemory", "100mb")`. `environment`:
+    variables that the server sees beside the few that it is given, e.g. to preload a library. `port`: by default one
+    that is free. `deadline`: seconds.
 
     Raises `ConfigurationError` for an option that is the launcher's to set, and `EmbeddedError` when no
     server program is found, the port is taken, or the server is not ready in time.
@@ -144,7 +160,8 @@ def start_valkey(
         raise ConfigurationError(f"start_valkey sets {', '.join(taken)} itself; leave it out of options=.")
     until = time.monotonic() + deadline
     program = find_valkey()
-    server = EmbeddedValkey(Launcher(), program, None if directory is None else Path(directory), options)
+    place = None if directory is None else Path(directory)
+    server = EmbeddedValkey(Launcher(), program, place, options, environment)
     # Private, for to users a server is always a started one.
     return server._start(port, until)  # noqa: SLF001
 

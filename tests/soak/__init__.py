@@ -1,0 +1,1 @@
+"""The soak: real processes on real servers that really fail, and an audit of every read (docs/reliability.md)."""
