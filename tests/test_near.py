@@ -206,7 +206,8 @@ def test_a_fork_in_the_middle_of_keeping_private_rows_keeps_their_debt(rows: str
         debts.append(under_test.debt)
         return system.time
 
-    under_test = Near(now)
+    system.now = now
+    under_test = Near(system)
     if rows == "private":
         under_test.keep_private(copy_of(system, None), system.time)
     else:
