@@ -119,6 +119,12 @@ def _signature(key: bytes, claim: Claim) -> str:
     return keyed.hexdigest()
 
 
+def says_as_it_is(value: object) -> bool:
+    """Tell whether orjson's JSON of `value` is read back as the very same: then it can be shared as it is."""
+    data, back = _orjson_round_trip(value)
+    return data is not None and _identical(back, value)
+
+
 def _orjson_round_trip(rows: object) -> tuple[bytes | None, object]:
     try:
         data = orjson.dumps(rows, option=_STRICT)
@@ -144,14 +150,14 @@ def _list_of_dicts(dataset: str, rows: object) -> list[Any]:
     return [dict(row) for row in listed]
 
 
-def plain(value: object, *, path: str) -> Any:
-    """Copy `value` as exactly the types that JSON has.
+def plain(value: object, *, path: str, depth: int = 0) -> Any:
+    """Copy `value` as exactly the types that JSON has; in the row it stands `depth` levels deep.
 
     Raises `DatasetError` with the path to what is none of them, or to what Python could not read back.
     """
     result: list[Any] = [None]
     # Where to put it, under which key, what it is, its depth, and the path to it.
-    pending: list[tuple[Any, Any, Any, int, str]] = [(result, 0, value, 0, path)]
+    pending: list[tuple[Any, Any, Any, int, str]] = [(result, 0, value, depth, path)]
     while pending:
         target, slot, source, depth, here = pending.pop()
         if depth > MAX_DEPTH:

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-import orjson
-
 from kcg_cache import codec, keys, postgres, queries
 from kcg_cache.errors import ConfigurationError, DatasetError
 from kcg_cache.rows import FrozenDict, VersionRow
@@ -92,15 +90,16 @@ def json_object(value: object) -> dict[str, Any]:
 
 
 def _checked_object(value: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        orjson.dumps(value)
-    except (TypeError, ValueError):  # something rare, or nothing that JSON has: the slow way tells
-        return dict(codec.plain(value, path="params"))
-    return dict(value)
+    if codec.says_as_it_is(value):
+        return dict(value)
+    # Something rare, or nothing that JSON has, though orjson may write it (a UUID): the slow way tells.
+    return dict(codec.plain(value, path="params", depth=_DEPTH))
 
 
 # A number too large for a float needs 309 digits or an exponent of three; where text has neither, none overflows.
 _MAY_OVERFLOW = re.compile(r"[0-9]{309}|[eE]\+?[0-9]{3}")
+#: How deep in its row the object stands. What is accepted here must fit into the row, or it would cost all the others.
+_DEPTH = 1
 #: Fewer brackets than this cannot nest deep enough to matter for anyone's stack.
 _SHALLOW = 200
 
@@ -132,7 +131,7 @@ def _parsed(text: str) -> Any:
         parsed = codec.on_own_stack(lambda: decoder.decode(text))
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"no JSON that Python can hold: {error}") from error
-    return codec.plain(parsed, path="params")  # says no beyond MAX_DEPTH
+    return codec.plain(parsed, path="params", depth=_DEPTH)  # says no beyond MAX_DEPTH
 
 
 def _load_active_versions(conn: Any) -> list[dict[str, Any]]:

@@ -1,11 +1,15 @@
 """What today's callers rely on: the module API on a real PostgreSQL and a real Valkey."""
 
 import copy
+import enum
 import json
 import logging
 import math
 import pickle
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -15,8 +19,19 @@ from hypothesis import strategies as st
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in spite of its name
 
 import kcg_cache
-from kcg_cache import ACTIVE_VERSIONS, Dataset, Dependency, Settings, SharedCache, api, postgres, queries, testing
-from kcg_cache.datasets import json_object
+from kcg_cache import (
+    ACTIVE_VERSIONS,
+    Dataset,
+    Dependency,
+    Settings,
+    SharedCache,
+    api,
+    codec,
+    postgres,
+    queries,
+    testing,
+)
+from kcg_cache.datasets import json_object, version_row
 from kcg_cache.errors import DatasetError
 
 
@@ -221,6 +236,8 @@ def test_cold_warm_and_plain_rows_are_the_same_for_every_jsonb_value(pg: Connect
         ['{"n": 12345678901234567890123, "x": 1.10, "y": -0.0, "z": 0.1e-400}'],
         ['{"deep": ' + "[" * 600 + "]" * 600 + "}"],
         ['{"deep": ' + "[" * 4000 + "]" * 4000 + "}", '{"ok": 1}'],
+        # The last that is shared and the first that is not: the row around them is a level, too.
+        ['{"deep": ' + "[" * 949 + "]" * 949 + "}", '{"ok": 1}'],
         [None, "null", "[]", '"text"', "5", "{}"],
         ["{" + ",".join(f'"k{i}": "{"v" * 100}"' for i in range(20_000)) + "}"],
     ],
@@ -229,6 +246,10 @@ def test_extreme_values_are_the_same_too_and_cost_no_other_row(pg: Connection, p
     """Where psycopg2 and json give a value; {} where Python cannot hold it."""
     insert(pg, params)
     check_cold_warm_plain(pg)
+
+
+class Colour(enum.Enum):
+    RED = "red"
 
 
 @pytest.mark.parametrize(
@@ -253,6 +274,11 @@ def test_extreme_values_are_the_same_too_and_cost_no_other_row(pg: Connection, p
         ([1], None),
         (5, None),
         ({"a": object()}, None),
+        # orjson would write these by itself, as text that nobody would get back as what it was.
+        ({"a": datetime(2026, 1, 1, tzinfo=UTC)}, None),
+        ({"a": [uuid.UUID(int=1)]}, None),
+        ({"a": Colour.RED}, None),
+        ({"a": Decimal("1.5")}, None),
         ({1: 2}, None),
         ({"a": 10**5000}, None),
     ],
@@ -281,6 +307,17 @@ def test_params_of_a_custom_loader_may_be_text_bytes_or_a_dict(
     assert other.read(None).rows == cold
     assert cache.metrics["bad_params"] == (1 if read is None else 0)
     assert [("id=7" in record.getMessage()) for record in caplog.records] == ([True] if read is None else [])
+
+
+@pytest.mark.parametrize("levels", range(946, 954))
+def test_params_that_are_one_level_too_deep_cost_no_other_row(levels: int) -> None:
+    """The row around them is a level, too: what json_object takes, the entry holds."""
+    text = '{"deep": ' + "[" * levels + "]" * levels + "}"
+    reports: list[str] = []
+    rows = [version_row({"id": 7, "params": params}, reports.append) for params in (text, json.loads(text), "{}")]
+    payload = codec.encode("d", rows)
+    assert len(codec.decode(payload.data, payload.format, payload.digest)) == 3
+    assert len(reports) == (0 if levels <= 949 else 2)
 
 
 def test_reading_params_does_not_depend_on_the_callers_stack() -> None:
