@@ -76,7 +76,8 @@ def decode(data: bytes, fmt: str, digest: str, row_type: type[Mapping[str, Any]]
     if digest_of(data) != digest:
         raise EntryError(f"the payload is not the one of digest {digest[:40]!r}", reason="digest")
     try:
-        rows = orjson.loads(data) if fmt == ORJSON else on_own_stack(lambda: json.loads(data))
+        # Decoded here: by itself json guesses at UTF-16, and takes surrogates in UTF-8, which are then no JSON's text.
+        rows = orjson.loads(data) if fmt == ORJSON else on_own_stack(lambda: json.loads(data.decode()))
     except (ValueError, RecursionError) as error:  # orjson's and json's errors are ValueErrors
         raise EntryError(f"the payload is no JSON: {error}", reason="payload") from error
     if type(rows) is not list or not all(type(row) is dict for row in rows):

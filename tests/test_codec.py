@@ -139,6 +139,10 @@ def test_an_integer_that_python_does_not_read_from_text_is_refused() -> None:
         (b"[" * 100_000, "json", digest_of(b"[" * 100_000), "payload"),
         (b"[" * 100_000, "orjson", digest_of(b"[" * 100_000), "payload"),
         (b"\xff", "json", digest_of(b"\xff"), "payload"),
+        *[
+            (data, "json", digest_of(data), "payload")
+            for data in ("[]".encode("utf-16"), b"\xef\xbb\xbf[]", b'[{"a": "\xed\xa0\x80\xed\xb0\x80"}]')
+        ],
         (b'[{"a": ' + b"9" * 5000 + b"}]", "json", digest_of(b'[{"a": ' + b"9" * 5000 + b"}]"), "payload"),
     ],
 )
