@@ -279,7 +279,7 @@ class Store:
                     granted_at, granted_when = _text(reply["grant"]), _text(reply["granted_when"])
                     return Fill(Grant(question.token, granted_at, incarnation, granted_when), entry, floor, note)
                 case b"WAIT":
-                    return Wait(_int(reply["lock_left_ms"]) / 1000, reply["last_event"], entry, floor, note)
+                    return Wait(_int(reply["lock_left_ms"]) / 1000, _bytes(reply["last_event"]), entry, floor, note)
         raise StoreReplyError(f"read.lua gave {reply['kind']!r}", symptom="reply")
 
     def await_event(self, after: bytes, seconds: float) -> None:
@@ -466,7 +466,7 @@ def _entry(reply: Mapping[str, Any], incarnation: str) -> Entry:
         age=max(0, _int(reply["time"]) - _int(loaded_at)) / 1e6,
         fresh=_int(reply["fresh_ms"]) / 1000,
         life=_int(reply["life_ms"]) / 1000,
-        payload=reply["payload"] if reply["copy"] == b"rows" else None,
+        payload=_bytes(reply["payload"]) if reply["copy"] == b"rows" else None,
     )
 
 
@@ -478,6 +478,12 @@ def _pairs(flat: list[bytes]) -> dict[str, str]:
 def _text(raw: bytes) -> str:
     # What someone else wrote may be no UTF-8; it must come back as the same bytes, or it would not match its own.
     return raw.decode(errors="surrogateescape")
+
+
+def _bytes(part: Any) -> bytes:
+    if not isinstance(part, bytes):
+        raise TypeError(f"{type(part).__name__} for bytes")
+    return part
 
 
 def _int(part: Any) -> int:

@@ -126,3 +126,16 @@ def test_an_answer_with_parts_that_are_none_is_a_reply_error(
     with pytest.raises(StoreReplyError):
         calls[name]()
     assert forgotten == [True]
+
+
+@pytest.mark.parametrize("part", [None, 5, "text", [b"x"]], ids=repr)
+@pytest.mark.parametrize(("kind", "name"), [(b"ROWS", "payload"), (b"WAIT", "last_event")])
+def test_what_is_passed_on_as_bytes_is_bytes(
+    monkeypatch: pytest.MonkeyPatch, kind: bytes, name: str, part: Any
+) -> None:
+    """Else the decoder, or the next command, would stumble over it."""
+    store = Store(testing.fake_redis(), "numbers", Settings())
+    known = {"asked": b"a" * 32, "kind": kind, "copy": b"rows", name: part}
+    monkeypatch.setattr(store, "_call", lambda *_: [known.get(reply, b"1") for reply in lua.load("read").replies])
+    with pytest.raises(StoreReplyError, match="for bytes"):
+        store.read(Question(token="a" * 32))
