@@ -40,7 +40,8 @@ local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and mast
 -- value that is no lock of ours. The fourth part keeps two grants apart whose grant time is the same floor: without it a
 -- late duplicate of a request, after a clock that stepped back, would make an old fill's lock anew (R3).
 local function parse_lock(value)
-  if type(value) ~= 'string' then return nil end
+  -- Ours have some 150 characters. Matching somebody's ten million would hold the server up at every question.
+  if type(value) ~= 'string' or #value > 512 then return nil end
   local token, grant, inc, granted_when = string.match(value, '^(%w+)|(%d+)|([%w/]+)|(%d+)$')
   grant = time_from(grant, 9e15)
   if not grant then return nil end
