@@ -409,7 +409,8 @@ def test_a_payload_that_we_would_not_have_written_means_what_its_format_says(
     """With its digest it is an entry like any other, without signing keys; with them it is none."""
     damage(backend, with_payload(data, fmt))
     assert backend.worker(signing_keys=(KEY,), lease=0)._store.inspect(0).payload_bytes == len(data)
-    assert repr(list(backend.worker().read(None).rows)) == repr(rows)
+    read = list(backend.worker().read(None).rows)
+    assert codec.on_own_stack(lambda: repr(read)) == codec.on_own_stack(lambda: repr(rows))
     assert version_of(backend.worker(signing_keys=(KEY,)).read(None)) == 2
 
 
