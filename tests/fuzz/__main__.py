@@ -79,7 +79,8 @@ def _keep(name: str, work: Path) -> None:
     """Make the corpus anew, of the fewest inputs that reach all that it and `work` do."""
     merged = work.parent / "merged"
     merged.mkdir()
-    code, said = _atheris(name, "-merge=1", f"-max_len={_LONGEST}", str(merged), str(CORPUS / name), str(work))
+    inputs = [str(merged), str(CORPUS / name), str(work)]
+    code, said = _atheris(name, "-set_cover_merge=1", f"-max_len={_LONGEST}", *inputs)
     if code or not any(merged.iterdir()):
         raise SystemExit(f"scripts/fuzz: merging the corpus of {name} failed:\n{said[-2000:]}")
     corpus = CORPUS / name

@@ -8,7 +8,7 @@ import sys
 def main() -> None:
     """Hand the target over to libFuzzer; only kcg_cache's modules tell it what they have run through."""
     target = sys.argv.pop(1)
-    # For -merge=1 libFuzzer starts itself again, through a shell, as what its first argument says.
+    # To merge, libFuzzer starts itself again, through a shell, as what its first argument says.
     sys.argv[0] = shlex.join([sys.executable, "-m", "tests.fuzz.run", target])
     atheris = importlib.import_module("atheris")
     with atheris.instrument_imports(include=["kcg_cache"]):
