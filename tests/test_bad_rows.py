@@ -178,18 +178,24 @@ def _params_told(rows: Any) -> str:
 
 def test_params_that_python_cannot_hold_cost_no_other_row(fleet: Fleet, caplog: pytest.LogCaptureFixture) -> None:
     """{} with one line each that names the row, for the loader and for whoever shares."""
-    for params in ('{"n": ' + "[" * 5000 + "]" * 5000 + "}", '{"n": 1e5000}', "[1]", '{"n": 2}'):
+    for params in (
+        '{"n": ' + "[" * 950 + "]" * 950 + "}",
+        '{"n": ' + "[" * 5000 + "]" * 5000 + "}",
+        '{"n": 1e5000}',
+        "[1]",
+        '{"n": 2}',
+    ):
         fleet.add(params)
     worker = fleet.worker()
     with caplog.at_level(logging.WARNING, "kcg_cache"):
         cold = worker.read(fleet.connect())
-    assert [row["params"] for row in cold.rows] == [{"n": 1}, {}, {}, {}, {"n": 2}]
-    assert fleet.shared() == [{"n": 1}, {}, {}, {}, {"n": 2}]
-    assert worker.metrics["bad_params"] == 3
-    bad = [row["id"] for row in cold.rows[1:4]]
+    assert [row["params"] for row in cold.rows] == [{"n": 1}, {}, {}, {}, {}, {"n": 2}]
+    assert fleet.shared() == [{"n": 1}, {}, {}, {}, {}, {"n": 2}]
+    assert worker.metrics["bad_params"] == 4
+    bad = [row["id"] for row in cold.rows[1:5]]
     assert [f"id={number}" in record.getMessage() for number, record in zip(bad, caplog.records, strict=True)] == [
         True
-    ] * 3
+    ] * 4
 
 
 @pytest.mark.parametrize(

@@ -48,33 +48,23 @@ def test_a_target_notices_a_defect(name: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_fuzzer_finds_nothing_in_a_few_thousand_runs(name: str, tmp_path: Path) -> None:
+def test_the_fuzzer_finds_nothing_in_two_thousand_runs(name: str, tmp_path: Path) -> None:
     """From the corpus on, another way each time; what it finds is printed, and stays in the test's directory."""
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("atheris has no wheel for this Python or machine")
-    command = [
-        sys.executable,
-        "-m",
-        "tests.fuzz",
-        name,
-        "--runs",
-        "5000",
-        "--seconds",
-        "120",
-        "--artifacts",
-        str(tmp_path),
-    ]
+    options = ["--runs", "2000", "--seconds", "0", "--artifacts", str(tmp_path)]  # 0: however long it takes
+    command = [sys.executable, "-m", "tests.fuzz", name, *options]
     ended = subprocess.run(
         command,
         cwd=Path(__file__).parent.parent,
-        env={"PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": SOURCE, "PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
     executions = int(ended.stderr.split()[1])
-    assert executions >= 5000
+    assert executions >= 2000
     assert not list(tmp_path.iterdir())
 
 

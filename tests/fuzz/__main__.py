@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="scripts/fuzz", description="Fuzz what reads bytes that others wrote (docs/bad-input.md)."
     )
     parser.add_argument("target", nargs="*", choices=[*NAMES, []], help="which targets; all without one")
-    parser.add_argument("--seconds", type=int, default=60, metavar="N", help="for how long, each (60)")
+    parser.add_argument("--seconds", type=int, default=60, metavar="N", help="for how long, each (60); 0: no limit")
     parser.add_argument("--runs", type=int, default=-1, metavar="N", help="for how many inputs at most, each")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of libFuzzer; 0: another one each time")
     parser.add_argument("--keep", action="store_true", help="add to the corpus what reaches more, as little as does")
