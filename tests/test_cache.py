@@ -1077,7 +1077,7 @@ def test_a_filler_whose_rows_redis_will_not_take_frees_the_lock(backend: Backend
 
 def test_queueing_behind_another_thread_counts_as_waiting(backend: Backend) -> None:
     """Whoever is on the slow path: past wait_timeout a reader loads for itself (R11, R12)."""
-    worker = backend.worker(system=SYSTEM, lock_ttl=0.05, wait_timeout=0.2)
+    worker = backend.worker(lock_ttl=0.05, wait_timeout=0.2)
     worker._slow.acquire()
     snapshot = worker.read(None)
     assert (snapshot.source, snapshot.shared) == ("database", False)
@@ -1623,7 +1623,7 @@ def test_a_max_age_may_be_anything_up_to_a_billion_seconds(backend: Backend) -> 
 
 def test_rows_exactly_as_old_as_accepted_are_accepted(backend: Backend) -> None:
     """From the near copy, without queueing, and by a thread that queued for it."""
-    worker = backend.worker(lock_ttl=0.05, wait_timeout=0.2)
+    worker = backend.worker()
     worker.read(None)
     copy = worker._near.copy
     assert copy is not None

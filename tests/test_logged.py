@@ -170,7 +170,7 @@ def test_a_private_load_that_failed_behind_stale_rows_is_logged_too(
     backend: Backend, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis offered them and went away (R8, R15)."""
-    worker = backend.worker(stale_if_error=60, lease=0, lock_ttl=1, wait_timeout=2)
+    worker = backend.worker(stale_if_error=60, lease=0)
     worker.read(None)
     backend.client.pexpire(backend.keys.entry, 30_000)
     worker._store.read(Question(token="f" * 32))

@@ -122,14 +122,45 @@ def test_a_tainted_filler_frees_the_lock_before_it_reads_the_rows(redis: Any, nu
     assert [event["reason"] for event in worker.inspect().events] == ["tainted: uncommitted writes"]
 
 
-def test_a_refresh_ahead_of_a_tainted_caller_gives_it_the_shared_rows(redis: Any, number: Connection) -> None:
-    """It was a hit: there was no need to load."""
+def test_a_tainted_private_load_frees_the_slow_path_before_it_reads_the_rows(number: Connection) -> None:
+    """With Redis away callers inside their transactions do not hold up the other threads either."""
+    set_number(number, 99)
+    seen: list[bool] = []
+    worker: SharedCache
+
+    def load(conn: Any) -> list[dict[str, Any]]:
+        seen.append(worker._slow.locked())
+        return NUMBER.load(conn)  # type: ignore[return-value]
+
+    worker = SharedCache("redis://127.0.0.1:1/0", Dataset("number", load), Settings())
+    worker.read(number)
+    assert seen == [False]
+
+
+def test_what_decoding_a_row_reports_is_counted(redis: Any, number: Connection) -> None:
+    """Whatever source the rows came from."""
+
+    def mend(row: Any, report: Any) -> Any:
+        report("a row was mended")
+        return row
+
+    worker = SharedCache(redis, Dataset("number", NUMBER.load, decode_row=mend), Settings())
+    assert worker.read(number).shared
+    assert worker.metrics["bad_params"] == 1
+
+
+def test_a_refresh_ahead_of_a_tainted_caller_gives_it_the_shared_rows(
+    redis: Any, number: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was a hit: there was no need to load, so no load failed."""
     worker = cache(redis, refresh_ahead=0.9, lease=0)
     worker.read(number)
     redis.pexpire("{kcg:number}:entry", 60_000)
     set_number(number, 99)
-    snapshot = worker.read(number)
+    with caplog.at_level(logging.INFO, "kcg_cache"):
+        snapshot = worker.read(number)
     assert (number_in(snapshot), snapshot.source) == (1, "redis")
+    assert [record.kcg_event for record in caplog.records] == ["tainted"]  # type: ignore[attr-defined]
 
 
 def test_a_transaction_that_the_load_opened_is_ended(redis: Any, number: Connection) -> None:

@@ -40,6 +40,9 @@ _ALSO = ("sql",)
 # The seed: a mutant that only some examples of Hypothesis notice has the same fate in every run.
 _ARGUMENTS = ("-p", "no:cacheprovider", "--hypothesis-seed=0")
 _NO_SERVER = ("-k", "not valkey")
+# A mutant hangs when its tests take four times as long as (they took alone, and this). mutmut counts no fixtures, of
+# which those with servers are mostly made; and the machine may have other work.
+_PATIENCE_QUICK, _PATIENCE_SERVERS = 6.0, 30.0
 
 
 class ToolError(Exception):
@@ -78,7 +81,7 @@ def first_round(
     checkout: Path, modules: Sequence[str], tests: Sequence[str], *, arguments: Sequence[str] = (), jobs: int = 1
 ) -> list[Mutant]:
     """Make the mutants and run `tests` on them."""
-    _configure(checkout, modules, tests, arguments)
+    _configure(checkout, modules, tests, arguments, _PATIENCE_QUICK)
     _mutmut(checkout, ["run", "--max-children", str(jobs)])
     return mutants.read(checkout, modules)
 
@@ -94,7 +97,7 @@ def next_round(
     outside: Mapping[str, str] | None = None,
 ) -> dict[str, Mutant]:
     """Run other `tests` on the mutants that are `left`; give these by their names."""
-    _configure(checkout, modules, tests, arguments)
+    _configure(checkout, modules, tests, arguments, _PATIENCE_SERVERS)
     # Else it would go by which of the first round's tests call a function.
     (checkout / "mutants" / "mutmut-stats.json").unlink()
     names = [mutant.name for mutant in left]
@@ -108,7 +111,9 @@ def _after(mutant: Mutant, asked: Mutant | None) -> Found:
     return Found(replace(mutant, outcome=asked.outcome), asked.outcome in (Outcome.KILLED, Outcome.TIMEOUT))
 
 
-def _configure(checkout: Path, modules: Sequence[str], tests: Sequence[str], arguments: Sequence[str]) -> None:
+def _configure(
+    checkout: Path, modules: Sequence[str], tests: Sequence[str], arguments: Sequence[str], patience: float
+) -> None:
     """Write mutmut's section into the copy's pyproject.toml, and into the copy of it that mutmut runs the tests in."""
     section: dict[str, Any] = {
         "source_paths": ["kcg_cache"],
@@ -116,8 +121,7 @@ def _configure(checkout: Path, modules: Sequence[str], tests: Sequence[str], arg
         "also_copy": list(_ALSO),
         "pytest_add_cli_args_test_selection": list(tests),
         "pytest_add_cli_args": list(arguments),
-        # Seconds after which a mutant counts as hanging: (what its tests took, and this) four times.
-        "timeout_constant": 4.0,
+        "timeout_constant": patience,
         "timeout_multiplier": 4.0,
         "use_git_change_detection": False,
     }
