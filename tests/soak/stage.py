@@ -273,11 +273,13 @@ class Stage:
         """Note how often the present fault has hit somebody: one that hits nobody shows nothing."""
         self.tally.applied[self._number].hits += count
 
-    @contextlib.contextmanager
-    def redis_may_refuse(self) -> Iterator[None]:
-        """Let Redis refuse what the nemesis itself asks of it."""
-        with contextlib.suppress(redis.exceptions.ResponseError):
-            yield
+    def redis_refuses(self, *command: Any) -> bool:
+        """Send a command to Redis; tell whether it was refused."""
+        try:
+            self.servers.redis(*command)
+        except redis.exceptions.ResponseError:
+            return True
+        return False
 
     def _await_database(self) -> None:
         """Wait until the database answers by the way that the workers go."""
