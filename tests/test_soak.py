@@ -201,6 +201,17 @@ def test_what_one_thread_was_given_binds_the_others(board: Board) -> None:
     assert audit.newest == (5, 5)
 
 
+def test_what_a_transaction_saw_by_itself_binds_nobody(board: Board) -> None:
+    """It is the one exception; but others' rows it sees no more than anybody else."""
+    found: list[dict[str, Any]] = []
+    audit = Audit(board, found.append, SYSTEM.now)
+    audit.judge(rows(5, 5), board.floors(), audit.newest, reader="w.0", binds=False)
+    assert (audit.newest, found) == ((0, 0), [])
+    marked = [*rows(5, 5), {"model_id": MARKER, "params": {"v": 0}}]
+    audit.judge(marked, board.floors(), audit.newest, reader="w.0", binds=False)
+    assert [finding["kind"] for finding in found] == ["uncommitted"]
+
+
 def test_another_process_sees_the_board(board: Board) -> None:
     """By the descriptor that it inherits."""
     other = Board(os.dup(board.descriptor), 2, writable=False)

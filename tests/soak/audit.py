@@ -56,10 +56,11 @@ class Audit:
         *,
         reader: str,
         committed: tuple[int, ...] | None = None,
+        binds: bool = True,
     ) -> None:
         """Hold the rows of one read against what was on the board, and read by this process, before it began.
 
-        `committed` is for forced reads.
+        `committed` is for forced reads. `binds`: whether later reads of this process may not be older.
         """
         ceilings = self._board.ceilings()  # after the read ended
         count = self._board.operators
@@ -82,8 +83,9 @@ class Audit:
                     self.violation(kind, reader, model=expected[operator], version=version, bound=bound[operator])
             if version > ceilings[operator]:
                 self.violation("future", reader, model=expected[operator], version=version, bound=ceilings[operator])
-        # What cannot be is no bound for what comes after it.
-        self._returned(tuple(map(min, versions, ceilings)))
+        if binds:
+            # What cannot be is no bound for what comes after it.
+            self._returned(tuple(map(min, versions, ceilings)))
 
     def violation(self, kind: str, reader: str, **details: Any) -> None:
         """Count a finding, and tell it."""

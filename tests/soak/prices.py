@@ -1,6 +1,7 @@
 """The price list: what each fault costs, measured one at a time in a fleet of default settings that only reads."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from kcg_cache.settings import Settings
@@ -8,8 +9,10 @@ from tests.soak.faults import Fault
 from tests.soak.stage import Stage
 from tests.soak.tally import Applied, Tally
 
+_PORT = re.compile(r"(127\.0\.0\.1:|port )\d+")
 #: Seconds of peace before a fault.
 _CALM = 2.5
+_DATABASE = 4.0
 _MOST_SHOWN = 170
 #: How long the faults last in which Redis does not answer: some breaker windows.
 SILENT = {
@@ -49,6 +52,9 @@ def apply(stage: Stage, fault: Fault) -> None:
     stage.listen_for(_CALM)
     if fault.name in SILENT:
         fault.lasts = (SILENT[fault.name],) * 2
+    elif fault.area == "database":
+        # Readers meet it when they load, which is after the operators' changes.
+        fault.lasts = (max(_DATABASE, fault.lasts[0]),) * 2
     applied = stage.apply(fault)
     for budget in budgets(applied):
         if not budget.kept:
@@ -150,5 +156,5 @@ def _told(applied: Applied) -> str:
 
 
 def _short(text: str) -> str:
-    text = text.rpartition("repeat it until it succeeds. ")[2]
+    text = _PORT.sub(r"\1…", text.rpartition("repeat it until it succeeds. ")[2])
     return f"“{text[:_MOST_SHOWN]}{'…' if len(text) > _MOST_SHOWN else ''}”".replace("|", "¦")

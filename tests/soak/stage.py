@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,8 @@ from tests.soak.servers import Servers
 from tests.soak.tally import Applied, Tally
 
 _STEP = 0.1
+#: What libpq itself writes when a server sends its client away; the driver raises it too.
+_LIBPQ = re.compile(r"(FATAL|WARNING|NOTICE|DETAIL|HINT):  ")
 #: Bounds, in seconds, that are met only when something is wrong.
 _PATIENCE = 60.0
 _HOLDING_WITHIN = 6.0
@@ -149,8 +152,10 @@ class Stage:
         self.until(lambda: all(member.gone for member in members), "not everybody ended when told to")
         self.tally.seconds = time.monotonic() - self._began
         for member in self._crew.members:
-            if member.complaints:
-                self.tally.trouble(f"{member.name} wrote: {member.complaints.decode(errors='replace')[-2000:]}")
+            lines = member.complaints.decode(errors="replace").splitlines()
+            complaints = [line for line in lines if line and not _LIBPQ.match(line)]
+            if complaints:
+                self.tally.trouble(f"{member.name} wrote: {' | '.join(complaints)[-2000:]}")
 
     def _start_worker(self, number: int) -> None:
         self._born += 1
@@ -273,11 +278,13 @@ class Stage:
         """Note how often the present fault has hit somebody: one that hits nobody shows nothing."""
         self.tally.applied[self._number].hits += count
 
-    @contextlib.contextmanager
-    def redis_may_refuse(self) -> Iterator[None]:
-        """Let Redis refuse what the nemesis itself asks of it."""
-        with contextlib.suppress(redis.exceptions.ResponseError):
-            yield
+    def redis_refuses(self, *command: Any) -> bool:
+        """Send a command to Redis; tell whether it was refused."""
+        try:
+            self.servers.redis(*command)
+        except redis.exceptions.ResponseError:
+            return True
+        return False
 
     def _await_database(self) -> None:
         """Wait until the database answers by the way that the workers go."""

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import threading
+import warnings
 from typing import Any
 
 import kcg_cache
@@ -65,6 +66,8 @@ def main() -> int:
     orders = wire.Orders()
     told = orders.must()
     die_with_parent(told["parent"])
+    # Forking beside threads is what is tried here, and newer Pythons advise against it each time.
+    warnings.simplefilter("ignore", DeprecationWarning)
     logging.disable(logging.CRITICAL)  # a fault is logged by every process, and is none of the findings
     plants.rule_removed(told["plant"])
     board = Board(told["board"], told["operators"], writable=False)
