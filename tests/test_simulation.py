@@ -22,7 +22,7 @@ from tests.simulation.world import TIMED_OUT, Process, StuckError, World
 pytestmark = pytest.mark.checkout
 
 #: Seeds of every test run, and how many of them one test does.
-SEEDS, BATCH = 300, 100
+SEEDS, BATCH = 3000, 100
 TABLE = {mutation.name: mutation for mutation in load()}
 RECORDED = planted.recorded()
 
