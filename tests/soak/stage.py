@@ -177,7 +177,8 @@ class Stage:
         redis_urls = [self.servers.proxied_redis, self.servers.valkey.url]
         dsns = [self.servers.proxied_dsn, self.servers.dsn]
         if self.options.prices:
-            redis_urls, dsns = redis_urls[:1], dsns[:1]
+            # All see what befalls Redis; but the change of one comes about, so that readers have to load.
+            redis_urls = redis_urls[:1]
         elif self.options.seed % 2:
             redis_urls.reverse()
             dsns.reverse()
