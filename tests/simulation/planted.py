@@ -22,7 +22,7 @@ SEEDS = Path(__file__).with_name("seeds.toml")
 _TIMEOUT = 300.0
 _HEADER = """\
 # The first seed, of those that were tried, in which a mutation of tests/mutants breaks a promise. Written by
-# `scripts/simulate --mutations --record`; a change of what a seed draws makes another run necessary.
+# `scripts/simulate --mutations --record` (or `--mutation NAME`); a change of what a seed draws makes another run necessary.
 
 """
 
@@ -48,14 +48,15 @@ def recorded() -> dict[str, int]:
 
 
 def record(found: Iterable[Found]) -> None:
-    """Write the seeds down."""
-    lines = [f"{one.mutation.name} = {one.seed}" for one in found if one.seed is not None]
-    SEEDS.write_text(_HEADER + "\n".join(sorted(lines)) + "\n", encoding="utf-8")
+    """Write the seeds down; those of mutations that were not run stay."""
+    known: dict[str, int | None] = {**recorded(), **{one.mutation.name: one.seed for one in found}}
+    lines = [f"{name} = {seed}" for name, seed in sorted(known.items()) if seed is not None]
+    SEEDS.write_text(_HEADER + "\n".join(lines) + "\n", encoding="utf-8")
 
 
 def plant(mutations: Iterable[Mutation], *, seeds: int, tell: Callable[[Found], None] = lambda _: None) -> list[Found]:
     """Plant each mutation in a private copy and run up to so many seeds, the recorded one first."""
-    known = recorded() if SEEDS.exists() else {}
+    known = recorded()
     found = []
     with tempfile.TemporaryDirectory(prefix="kcg-planted-") as directory:
         checkout = Checkout(Path(directory))

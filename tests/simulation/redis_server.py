@@ -80,7 +80,10 @@ class Node:
         method = getattr(self, f"_do_{name.decode().lower()}", None)
         if method is None:
             raise CommandError(f"ERR unknown command {name!r}: the simulation does not have it")
-        return method(*words)
+        try:
+            return method(*words)
+        except (TypeError, ValueError) as error:
+            raise CommandError(f"ERR wrong arguments for {name!r}: {error}") from error
 
     def _do_time(self) -> list[bytes]:
         return [b"%d" % (self._now_us // 1_000_000), b"%d" % (self._now_us % 1_000_000)]
