@@ -52,8 +52,9 @@ class Audit:
         self._grants: dict[str, float] = {}
         self._fills: list[_Fill] = []
         self._invalidates: list[float] = []
-        #: When the rows of which load were published.
+        #: When the rows of which load were published, and with which `loaded_at`.
         self._published_at: dict[int, float] = {}
+        self._loaded_at: dict[int, int] = {}
         #: Whether the Redis clock was stepped, or a time in an entry changed: then nobody tells true ages.
         self.times_doubtful = False
         #: What happened, by name.
@@ -116,6 +117,9 @@ class Audit:
         age = began.time - load.executed
         if not snapshot.shared:
             self._must(age <= settings.lease * _DRIFT, f"R8: {where}, private rows of {age:.3f} s")
+        elif number in self._loaded_at:
+            said, granted = snapshot.loaded_at_us, self._loaded_at[number]
+            self._must(said == granted, f"R5: {where}, loaded at {said}, and the lock was granted at {granted}")
         if self.times_doubtful:
             return
         if max_age is not None:
@@ -173,6 +177,7 @@ class Audit:
         if row["load"] >= 0:
             load = self._database.loads[row["load"]]
             self._published_at[row["load"]] = now
+            self._loaded_at[row["load"]] = int(lock.split("|")[1])
             self._must(not load.tainted, "Promise 6: rows of a snapshot that may not be shared were published")
             self._must(load.executed >= granted, "R5: rows were published that were read before the lock was granted")
 

@@ -22,7 +22,8 @@ SEEDS = Path(__file__).with_name("seeds.toml")
 _TIMEOUT = 300.0
 _HEADER = """\
 # The first seed, of those that were tried, in which a mutation of tests/mutants breaks a promise. Written by
-# `scripts/simulate --mutations --record` (or `--mutation NAME`); a change of what a seed draws makes another run necessary.
+# `scripts/simulate --mutations --record` (or `--mutation NAME`). A change of what a seed draws makes another run
+# necessary.
 
 """
 
