@@ -251,3 +251,15 @@ def test_payloads_and_signatures_are_the_same_bytes_on_every_host_and_in_every_r
 def test_the_first_key_signs() -> None:
     """So that every host can accept a new key before any host signs with it (R14)."""
     assert sign([KEY, OTHER], CLAIM) == sign([KEY], CLAIM) != sign([OTHER], CLAIM)
+
+
+@pytest.mark.parametrize("value", [{}, {"a": [1, 1.5, None, "가", {"b": True}]}])
+def test_what_orjson_reads_back_as_it_was_is_shared_as_it_is(value: object) -> None:
+    """No slow way is needed for it."""
+    assert codec.says_as_it_is(value)
+
+
+@pytest.mark.parametrize("value", [{"a": 2**70}, {"a": uuid.UUID(int=0)}, {"a": (1, 2)}, {"a": float("nan")}, {1: 2}])
+def test_what_orjson_does_not_say_or_says_as_something_else_is_told(value: object) -> None:
+    """Integers beyond 64 bits, what becomes text, what becomes a list, what becomes null, and keys that are no text."""
+    assert not codec.says_as_it_is(value)
