@@ -133,8 +133,10 @@ def _row_of_budgets(each: list[Budget]) -> str:
 def _given(applied: Applied) -> str:
     """Tell what readers got, as their counters have it."""
     private, shared = applied.total("private_loads", "during"), applied.total("fills_published", "during")
-    parts = ["the fleet's rows"] if not private else [f"rows of its own ({private} private loads)"]
-    if private and shared:
+    given_up = applied.total("fills_given_up", "during")
+    own = [f"{private} private loads"] * bool(private) + [f"{given_up} fills given up"] * bool(given_up)
+    parts = [f"rows of its own ({', '.join(own)})"] if own else ["the fleet's rows"]
+    if own and shared:
         parts.append("the fleet's rows")
     if applied.errors:
         parts.append(f"its connection's own error ({applied.errors} reads)")
