@@ -11,8 +11,9 @@ import selectors
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from kcg_cache.demo.wire import Lines
 
@@ -25,16 +26,21 @@ _KEPT_NOTES = 12
 class Member:
     """One process of the crew."""
 
-    def __init__(self, name: str, kind: str, module: str, told: dict[str, Any], descriptor: int) -> None:
+    #: Where its module is, and where to find that; None for wherever this process finds it.
+    package: ClassVar[str] = "kcg_cache.demo"
+    directory: ClassVar[Path | None] = None
+
+    def __init__(self, name: str, kind: str, module: str, told: dict[str, Any], descriptor: int | None) -> None:
         self.name = name
         self.kind = kind
         self._process = subprocess.Popen(  # noqa: S603 - our own module, with our own interpreter
-            [sys.executable, "-m", f"kcg_cache.demo.{module}"],
+            [sys.executable, "-m", f"{self.package}.{module}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
-            pass_fds=(descriptor,),
+            cwd=self.directory,
+            pass_fds=() if descriptor is None else (descriptor,),
             start_new_session=True,
         )
         self.lines = Lines()

@@ -6,18 +6,15 @@ stopped (SIGSTOP) and hears nothing. Each has a session of its own: Ctrl-C is fo
 
 import contextlib
 import ctypes
-import json
 import os
 import selectors
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from kcg_cache.demo.wire import Lines
+from kcg_cache.demo import crew
 
 ROOT = Path(__file__).parent.parent.parent
 _CHUNK = 65536
@@ -35,50 +32,20 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-class Member:
+class Member(crew.Member):
     """One process of the crew."""
 
+    package, directory = "tests.soak", ROOT
+
     def __init__(self, name: str, module: str, told: dict[str, Any], descriptor: int | None) -> None:
-        self.name = name
         self.module = module
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.soak.{module}"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            cwd=ROOT,
-            pass_fds=() if descriptor is None else (descriptor,),
-            start_new_session=True,
-        )
-        self.lines = Lines()
-        self.complaints = b""
         #: Ended, and its last words heard.
         self.gone = False
-        self.exit_code: int | None = None
         #: Killed or let go on purpose: that it ends is no trouble.
         self.expected_to_end = False
         self.stopped = False
         self.heard_at = time.monotonic()
-        self.tell(**told, name=name, board=descriptor, parent=os.getpid())
-
-    @property
-    def pid(self) -> int:
-        """The process's number."""
-        return self._process.pid
-
-    @property
-    def streams(self) -> tuple[int, int]:
-        """The descriptors of what it says and of what went wrong."""
-        assert self._process.stdout is not None
-        assert self._process.stderr is not None
-        return self._process.stdout.fileno(), self._process.stderr.fileno()
-
-    def tell(self, **order: Any) -> None:
-        """Tell it something; one that has ended hears nothing."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        super().__init__(name, module, module, {**told, "name": name, "parent": os.getpid()}, descriptor)
 
     def kill(self) -> None:
         """Kill it as a crash would."""
@@ -96,29 +63,11 @@ class Member:
         self.stopped = False
         self.heard_at = time.monotonic()
 
-    def wait(self, seconds: float) -> int | None:
-        """Wait for its end; give its exit status, None when it goes on."""
-        try:
-            self.exit_code = self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-        return self.exit_code
-
-    def dismiss(self) -> None:
-        """End its standard input, which ends the process."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-
     def end(self, seconds: float) -> None:
-        """See it end, in order or killed, and close what there was between us."""
-        self.dismiss()
-        if self.stopped or self.wait(seconds) is None:
+        """See it end, in order or killed, and close what there was between us. A stopped one hears nothing."""
+        if self.stopped:
             self._process.kill()
-            self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            assert stream is not None
-            stream.close()
+        super().end(seconds)
 
 
 class Crew:
