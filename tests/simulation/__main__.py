@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if violations:
             broken.append((seed, violations))
             if len(broken) <= _SHOWN:
-                _say(f"seed {seed}: {violations[0]}\n    replay: scripts/simulate --seed {seed}")
+                _say(f"seed {seed}: {violations[0]}\n    its schedule: scripts/simulate --seed {seed}")
             if options.stop:
                 break
     seconds = time.monotonic() - began
@@ -72,7 +72,7 @@ def _summary(outcome: Outcome) -> tuple[int, tuple[str, ...], dict[str, int], di
 
 def _replay(seed: int) -> int:
     outcome = simulate(seed, trace=True)
-    for line in _described(outcome):
+    for line in described(outcome):
         sys.stdout.write(f"{line}\n")
     return 1 if outcome.violations else 0
 
@@ -97,7 +97,8 @@ def _planted(options: argparse.Namespace) -> int:
     return 0 if len(caught) == len(found) else 1
 
 
-def _described(outcome: Outcome) -> list[str]:
+def described(outcome: Outcome) -> list[str]:
+    """Give a traced run in lines: what was drawn, the schedule step by step, what was broken."""
     plan: Any = outcome.plan
     lines = [f"{name:12}{getattr(plan, name)}" for name in plan.__dataclass_fields__]
     lines += ["", *outcome.trace, ""]
