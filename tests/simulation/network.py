@@ -168,6 +168,8 @@ class Network:
             _, _, _, _, block, _, key, after = command
             blocked = _Blocked(_raw(key), _raw(after), answer)
             try:
+                if blocked.after == b"$":
+                    blocked.after = self.master.last_id(blocked.key)
                 found = self.master.newer(blocked.key, blocked.after)
             except CommandError as error:
                 answer(error)

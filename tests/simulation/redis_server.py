@@ -186,10 +186,17 @@ class Node:
         stream = self.get(key, tuple) or ()
         return [[b"%d-%d" % number, list(fields)] for number, fields in reversed(stream[-int(count) :])]
 
+    def last_id(self, key: bytes) -> bytes:
+        """Give the id that `$` stands for when a reader begins to wait."""
+        stream = self.get(key, tuple)
+        return b"%d-%d" % stream[-1][0] if stream else b"0-0"
+
     def newer(self, key: bytes, after: bytes) -> list[Any] | None:
         """Give what XREAD would give at once; None where it would block."""
         self._now_us = int(self.clock() * 1e6)
         first, _, second = after.partition(b"-")
+        if not (first + second).isdigit():
+            raise CommandError("ERR Invalid stream ID specified as stream command argument")
         bound = int(first), int(second or 0)
         stream = self.get(key, tuple) or ()
         found = [entry for entry in stream if entry[0] > bound][:1]
