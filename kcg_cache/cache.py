@@ -87,9 +87,8 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a loader gave, encoded and decoded again: everyone gets what the payload says, the loader too."""
+    """What a loader gave, encoded and read back: everyone gets what the payload says, the loader too."""
 
-    rows: tuple[Any, ...]
     payload: codec.Payload
     first_statement_at: float
     seconds: float
@@ -402,7 +401,7 @@ class SharedCache:
         self.metrics.add("reads_database")
         self._check_source(loaded.source, published.previous_source)
         snapshot = Snapshot(
-            rows=loaded.rows,
+            rows=loaded.payload.rows,
             digest=loaded.payload.digest,
             loaded_at_us=int(grant.granted_at),
             source="near",
@@ -499,7 +498,7 @@ class SharedCache:
 
     def _private_snapshot(self, loaded: _Loaded) -> Snapshot:
         return Snapshot(
-            rows=loaded.rows,
+            rows=loaded.payload.rows,
             digest=loaded.payload.digest,
             loaded_at_us=None,
             source="database",
@@ -536,7 +535,7 @@ class SharedCache:
                 first_statement_at = self._now()
                 taint, source = None, ""
                 if not transactional:
-                    rows = self.dataset.rows(conn, self._report)
+                    rows = self.dataset.loaded(conn)
                 else:
                     with postgres.own_transaction_ended(conn):
                         origin = postgres.origin(conn)
@@ -550,14 +549,14 @@ class SharedCache:
                                 permit.release()
                             if prefer_fallback:
                                 return None
-                        rows = self.dataset.rows(conn, self._report)
+                        rows = self.dataset.loaded(conn)
                 seconds = self._now() - first_statement_at
-            payload = codec.encode(self.dataset.name, rows)
+            decoded = self.dataset.decoded(rows, self._report)
+            payload = codec.encode(self.dataset.name, decoded, self.dataset.row_type)
         except Exception:
             self.metrics.add("load_errors")
             raise
-        decoded = codec.decode(payload.data, payload.format, payload.digest, self.dataset.row_type)
-        return _Loaded(decoded, payload, first_statement_at, seconds, source, taint)
+        return _Loaded(payload, first_statement_at, seconds, source, taint)
 
     # --- invalidate -------------------------------------------------------------------------------------------------
 
