@@ -267,7 +267,7 @@ class SharedCache:
             self._near.drop()
             self.metrics.add("near_dropped")
         # Redis was asked, so this one answer says so; the covered reads after it say near.
-        return replace(copy.snapshot, source="redis")
+        return copy.snapshot.given_by("redis")
 
     def _believed(self, call: _Call, start: Start, entry: Entry) -> NearCopy | None:
         """Check and decode an entry; None, counted and noted in the call, for one that is not to be believed (R14)."""
@@ -418,7 +418,7 @@ class SharedCache:
         # rows are no newer than that (R6). Those of a refresh-ahead follow the entry that it refreshes.
         replaces = call.fallback.identity if call.fallback is not None else None
         self._keep(copy, start, replaces=replaces)
-        return replace(snapshot, source="database")
+        return snapshot.given_by("database")
 
     def _give_up(self, call: _Call) -> Snapshot:
         """Return the last rejected fill's rows: read after this call began, kept by nobody (R4)."""
@@ -462,7 +462,7 @@ class SharedCache:
             self.metrics.add("reads_redis")
         # It keeps the lease of the read that delivered it, however long the load took to fail (R15).
         self._near.keep(copy, copy.snapshot.as_of, meets=None)
-        return replace(copy.snapshot, source="redis")
+        return copy.snapshot.given_by("redis")
 
     # --- step 7, and what every load shares -------------------------------------------------------------------------
 
@@ -484,7 +484,7 @@ class SharedCache:
         snapshot = self._private_snapshot(loaded)
         valid_until = loaded.first_statement_at + self.settings.lease
         self._near.keep_private(
-            NearCopy(replace(snapshot, source="near"), loaded.payload.format, valid_until, None),
+            NearCopy(snapshot.given_by("near"), loaded.payload.format, valid_until, None),
             loaded.first_statement_at,
         )
         self._handover = _Handover(loaded.first_statement_at, snapshot)
