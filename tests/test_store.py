@@ -12,7 +12,7 @@ from kcg_cache.codec import encode
 from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreReplyError, StoreUnreachable
 from kcg_cache.keys import Keys
 from kcg_cache.outage import SYMPTOMS
-from kcg_cache.store import MAPPED, Store, mapped
+from kcg_cache.store import MAPPED, Store, connect, mapped
 
 
 def test_every_exception_of_redis_py_is_mapped() -> None:
@@ -139,3 +139,10 @@ def test_what_is_passed_on_as_bytes_is_bytes(
     monkeypatch.setattr(store, "_call", lambda *_: [known.get(reply, b"1") for reply in lua.load("read").replies])
     with pytest.raises(StoreReplyError, match="for bytes"):
         store.read(Question(token="a" * 32))
+
+
+def test_the_server_is_told_which_driver_this_is(redis_url: str) -> None:
+    """For whoever reads CLIENT LIST."""
+    with connect(redis_url, 5.0) as client:
+        told: Any = client.client_info()
+        assert (told["lib-name"], told["lib-ver"]) == ("redis-py", redis.__version__)
