@@ -21,6 +21,10 @@ class Database:
         self.dsn = dsn
         self._connection: Any = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process goes the address: it opens a connection of its own.
+        return Database, (self.dsn,)
+
     @property
     def connection(self) -> Any:
         """This process's connection, opened at its first use. It commits each statement."""

@@ -1,0 +1,7 @@
+"""All benchmarks, in the order in which they run: modules with ``NAME``, ``TITLE`` and ``run(rig, effort)``."""
+
+from types import ModuleType
+
+from benchmarks import asking
+
+BENCHMARKS: dict[str, ModuleType] = {module.NAME: module for module in (asking,)}

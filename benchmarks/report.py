@@ -1,0 +1,94 @@
+"""What came out: printed, and with ``--record`` kept as ``results.json``, in docs/performance.md, and as pictures.
+
+docs/performance.md has one place for each benchmark, between two markers, and one for the table of all goals; what
+stands around them is written by hand.
+"""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import pictures
+from benchmarks.results import Goal, Result, Table, widths
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "performance.md"
+PICTURES = ROOT / "docs" / "performance"
+JSON = ROOT / "benchmarks" / "results.json"
+
+
+def text(result: Result) -> str:
+    """Write a result for a terminal."""
+    parts = [f"== {result.name}: {result.title}"]
+    for table in result.tables:
+        rows = [table.head, *table.rows]
+        wide = widths(rows)
+        parts.append("\n".join([table.title, *("  ".join(map(str.ljust, row, wide)).rstrip() for row in rows)]))
+    parts += result.notes
+    parts += [
+        f"goal {goal.number}, {goal.what}: {goal.goal}; measured: {goal.measured} [{_met(goal)}]"
+        for goal in result.goals
+    ]
+    return "\n\n".join(parts)
+
+
+def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
+    """Write all of it for programs."""
+    return json.dumps({"about": about, "results": [dataclasses.asdict(result) for result in results]}, indent=1) + "\n"
+
+
+def record(results: Sequence[Result], about: dict[str, Any]) -> None:
+    """Keep what came out, and leave what other benchmarks found in an earlier run as it is.
+
+    Raises `ValueError` when docs/performance.md has no place for it.
+    """
+    kept = json.loads(JSON.read_text())["runs"] if JSON.exists() else {}
+    for result in results:
+        kept[result.name] = {"about": about, "result": dataclasses.asdict(result)}
+    page = PAGE.read_text()
+    PICTURES.mkdir(exist_ok=True)
+    for result in results:
+        for picture in result.pictures:
+            pictures.draw(picture, PICTURES)
+        page = _placed(page, result.name, _markdown(result, about))
+    goals = [Goal(**goal) for run in kept.values() for goal in run["result"]["goals"]]
+    page = _placed(page, "goals", _goals(sorted(goals, key=lambda goal: goal.number)))
+    JSON.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(page)
+
+
+def _markdown(result: Result, about: dict[str, Any]) -> str:
+    parts = [f"`{about['command']}`, {about['date']}, {about['seconds'][result.name]:.0f} s:"]
+    parts += [_table(table) for table in result.tables]
+    parts += [f"![{picture.title}](performance/{picture.file}.svg)" for picture in result.pictures]
+    parts += result.notes
+    return "\n\n".join(parts)
+
+
+def _table(table: Table) -> str:
+    lines = [table.head, ("---",) * len(table.head), *table.rows]
+    return f"{table.title}\n\n" + "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in lines
+    )
+
+
+def _goals(goals: Sequence[Goal]) -> str:
+    rows = tuple((str(goal.number), goal.what, goal.goal, goal.measured, _met(goal)) for goal in goals)
+    return _table(Table("", ("#", "what", "goal", "measured", "met"), rows)).strip()
+
+
+def _met(goal: Goal) -> str:
+    return {True: "yes", False: "no", None: "measured"}[goal.met]
+
+
+def _placed(page: str, name: str, body: str) -> str:
+    pattern = re.compile(rf"(<!-- bench:{re.escape(name)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    page, count = pattern.subn(lambda match: f"{match[1]}\n{body}\n\n{match[2]}", page)
+    if count != 1:
+        raise ValueError(
+            f"{PAGE.name} has {count} places for {name!r}, and must have one: <!-- bench:{name} --> … <!-- end -->"
+        )
+    return page
