@@ -4,11 +4,10 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from benchmarks.candidates import CATALOGUE, Candidate, Ours, Place
 from benchmarks.crew import Local, Member, all_call, clock
-from benchmarks.database import Database
+from benchmarks.readers import CountingDatabase
 from benchmarks.results import Goal, Lines, Result, Table, duration, spread, times
 from benchmarks.rig import Effort, Rig
 from benchmarks.timing import Times
@@ -37,19 +36,6 @@ _NOTES = (
     ),
 )
 _METERS = ("waits", "scripts_read", "private_loads")
-
-
-class Counted(Database):
-    """Counts loads: each, of whatever library, asks for the connection once."""
-
-    def __init__(self, dsn: str) -> None:
-        super().__init__(dsn)
-        self.loads = 0
-
-    @property
-    def connection(self) -> Any:
-        self.loads += 1
-        return super().connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +96,15 @@ def run(rig: Rig, effort: Effort) -> Result:
             single = Times(tuple(wave.last for wave in waves[1]))
             for count in counts:
                 last = Times(tuple(wave.last for wave in waves[count]))
-                rows.append(_row(size, count, waves[count], last, last.ratios(single)))
+                rows.append(_row(size, count, waves, last, last.ratios(single)))
                 lines.append((f"{size}, {count}", _curve(waves[count])))
             _judge(result, size, counts, waves, single)
             result.figures[size] = {
                 str(count): [[asdict(reading) for reading in wave.readings] for wave in waves[count]]
                 for count in counts
             }
-        peers = _peers(members, rig, counts[1], effort.of(3, 1), result)
+        shared = [each for each in CATALOGUE if each.shared and (each is Ours or not each.ours)]
+        peers = _peers(members, rig, counts[1], effort.of(3, 1), effort.of(shared, shared[:2]), result)
     result.tables += [
         Table(
             f"Time until the last process has its rows; the load takes {LOAD:g} s",
@@ -129,6 +116,7 @@ def run(rig: Rig, effort: Effort) -> Result:
                 "quartiles",
                 "× of one",
                 "median process",
+                "core alone",
                 "core time of all",
                 "questions, waits",
             ),
@@ -155,7 +143,7 @@ def start_all(members: Sequence[Member], rig: Rig, candidate: type[Candidate], s
 
 def prepare(local: Local, candidate: type[Candidate], redis_url: str, dsn: str, namespace: str) -> None:
     """Make the candidate, with no connection open yet where the library allows that."""
-    local.things["candidate"] = candidate(Place(redis_url, Counted(dsn), namespace, load_delay=LOAD))
+    local.things["candidate"] = candidate(Place(redis_url, CountingDatabase(dsn), namespace, load_delay=LOAD))
 
 
 def read_at(local: Local, at: float) -> Reading:
@@ -170,7 +158,7 @@ def read_at(local: Local, at: float) -> Reading:
     done, cpu = clock(), time.process_time() - cpu
     meters = {name: candidate.cache.metrics[name] for name in _METERS} if isinstance(candidate, Ours) else {}
     database = candidate.place.database
-    assert isinstance(database, Counted)
+    assert isinstance(database, CountingDatabase)
     return Reading(began - at, done - at, cpu, database.loads, meters, failure)
 
 
@@ -218,9 +206,9 @@ def _judge(result: Result, size: str, counts: Sequence[int], waves: dict[int, li
         )
 
 
-def _row(size: str, count: int, waves: Sequence[Wave], last: Times, ratios: Times) -> tuple[str, ...]:
-    middle = sorted(waves, key=lambda wave: wave.last)[len(waves) // 2]
-    loads = {wave.loads for wave in waves}
+def _row(size: str, count: int, waves: dict[int, list[Wave]], last: Times, ratios: Times) -> tuple[str, ...]:
+    one, middle = _middle(waves[1]), _middle(waves[count])
+    loads = {wave.loads for wave in waves[count]}
     return (
         size,
         str(count),
@@ -229,22 +217,31 @@ def _row(size: str, count: int, waves: Sequence[Wave], last: Times, ratios: Time
         spread(last.low, last.high),
         times(ratios.median),
         duration(statistics.median(reading.done for reading in middle.readings)),
+        times((one.last + middle.cpu - one.cpu) / one.last),
         duration(middle.cpu),
         f"{middle.total('scripts_read')}, {middle.total('waits')}",
     )
 
 
+def _middle(waves: Sequence[Wave]) -> Wave:
+    return sorted(waves, key=lambda wave: wave.last)[len(waves) // 2]
+
+
 def _curve(waves: Sequence[Wave]) -> tuple[tuple[float, float], ...]:
-    middle = sorted(waves, key=lambda wave: wave.last)[len(waves) // 2]
-    done = sorted(reading.done for reading in middle.readings)
+    done = sorted(reading.done for reading in _middle(waves).readings)
     return tuple((100 * (number + 1) / len(done), seconds) for number, seconds in enumerate(done))
 
 
-def _peers(members: Sequence[Member], rig: Rig, count: int, rounds: int, result: Result) -> Table:
+def _peers(
+    members: Sequence[Member],
+    rig: Rig,
+    count: int,
+    rounds: int,
+    candidates: Sequence[type[Candidate]],
+    result: Result,
+) -> Table:
     rows = []
-    for candidate in CATALOGUE:
-        if not candidate.shared or (issubclass(candidate, Ours) and candidate is not Ours):
-            continue
+    for candidate in candidates:
         start_all(members[:count], rig, candidate, "S")
         waves = _rounds(members, rig, candidate, "S", (1, count), rounds)
         single = Times(tuple(wave.last for wave in waves[1]))
