@@ -29,9 +29,9 @@ _METERS = ("loads", "fills_published", "private_loads", "store_errors", "reads_r
 _NOTES = (
     (
         f"Every process reads every {_PAUSE * 1000:.0f} ms. The change is committed, then `invalidate()` is called: "
-        "its script deletes at once, and it returns 1.02 s later, when no lease covers the old rows any more. Each process "
-        "asks when its own lease ends, so most have the new rows before it returns; a time of 0 past it says that all "
-        "had. Whoever reads after it returned, and has no new rows yet, waits for them; nobody is given old ones."
+        "its script deletes at once, and it returns 1.02 s later, when no lease covers the old rows any more. Each "
+        "process asks when its own lease ends, so most have the new rows before it returns; a time of 0 past it says "
+        "that all had. Who reads after it returned, and has no new rows yet, waits: nobody is given old ones."
     ),
     (
         "The link is a process of its own that passes pieces of 32 KB on, at one bandwidth for all, full duplex; all "
