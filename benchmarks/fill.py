@@ -50,7 +50,8 @@ _NOTES = (
     (
         "Round trips are counted on the wire, by a relay before each server: how often the client speaks after the "
         "server has. On a connection that opens transactions by itself (psycopg2's default), ours also ends the one "
-        "that it opened; the bare query's is counted with its rollback, too."
+        "that it opened; the bare query's is counted with its rollback, too. What is added is the question to Redis, "
+        "the snapshot check, which has to be answered before the rows are read (R13), and the publish."
     ),
     "The parts are timed in runs of their own, by clocks around the functions; their sum is a whole forced read.",
 )
