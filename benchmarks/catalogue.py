@@ -2,6 +2,6 @@
 
 from types import ModuleType
 
-from benchmarks import asking
+from benchmarks import asking, compliance, covered
 
-BENCHMARKS: dict[str, ModuleType] = {module.NAME: module for module in (asking,)}
+BENCHMARKS: dict[str, ModuleType] = {module.NAME: module for module in (compliance, covered, asking)}

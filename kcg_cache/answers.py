@@ -1,21 +1,23 @@
-"""What the scripts are asked and what they answer, typed. No I/O."""
+"""What the scripts are asked and what they answer, typed. No I/O.
+
+What every read makes is a named tuple: made in a third of the time of a frozen dataclass, and as immutable.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kcg_cache.codec import Claim
 
 
-@dataclass(frozen=True, slots=True)
-class Floor:
+class Floor(NamedTuple):
     """An oldest acceptable `loaded_at` that the server resolved, and the incarnation whose clock it is on."""
 
     value: str
     incarnation: str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """What `read` asks (PROTOCOL R2)."""
 
     token: str
@@ -31,8 +33,7 @@ class Question:
     rejected: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A shared entry, as one answer gave it. Not yet believed: digest and signature are the caller's to check."""
 
     digest: str
@@ -65,8 +66,7 @@ class Entry:
         return Claim(dataset, self.format, self.source, self.digest, self.loaded_at, self.incarnation)
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
+class Current(NamedTuple):
     """SAME or ROWS: this entry is current."""
 
     entry: Entry

@@ -87,9 +87,8 @@ class _Call:
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a loader gave, encoded and decoded again: everyone gets what the payload says, the loader too."""
+    """What a loader gave, encoded and read back: everyone gets what the payload says, the loader too."""
 
-    rows: tuple[Any, ...]
     payload: codec.Payload
     first_statement_at: float
     seconds: float
@@ -268,7 +267,7 @@ class SharedCache:
             self._near.drop()
             self.metrics.add("near_dropped")
         # Redis was asked, so this one answer says so; the covered reads after it say near.
-        return replace(copy.snapshot, source="redis")
+        return copy.snapshot.given_by("redis")
 
     def _believed(self, call: _Call, start: Start, entry: Entry) -> NearCopy | None:
         """Check and decode an entry; None, counted and noted in the call, for one that is not to be believed (R14)."""
@@ -402,7 +401,7 @@ class SharedCache:
         self.metrics.add("reads_database")
         self._check_source(loaded.source, published.previous_source)
         snapshot = Snapshot(
-            rows=loaded.rows,
+            rows=loaded.payload.rows,
             digest=loaded.payload.digest,
             loaded_at_us=int(grant.granted_at),
             source="near",
@@ -419,7 +418,7 @@ class SharedCache:
         # rows are no newer than that (R6). Those of a refresh-ahead follow the entry that it refreshes.
         replaces = call.fallback.identity if call.fallback is not None else None
         self._keep(copy, start, replaces=replaces)
-        return replace(snapshot, source="database")
+        return snapshot.given_by("database")
 
     def _give_up(self, call: _Call) -> Snapshot:
         """Return the last rejected fill's rows: read after this call began, kept by nobody (R4)."""
@@ -463,7 +462,7 @@ class SharedCache:
             self.metrics.add("reads_redis")
         # It keeps the lease of the read that delivered it, however long the load took to fail (R15).
         self._near.keep(copy, copy.snapshot.as_of, meets=None)
-        return replace(copy.snapshot, source="redis")
+        return copy.snapshot.given_by("redis")
 
     # --- step 7, and what every load shares -------------------------------------------------------------------------
 
@@ -485,7 +484,7 @@ class SharedCache:
         snapshot = self._private_snapshot(loaded)
         valid_until = loaded.first_statement_at + self.settings.lease
         self._near.keep_private(
-            NearCopy(replace(snapshot, source="near"), loaded.payload.format, valid_until, None),
+            NearCopy(snapshot.given_by("near"), loaded.payload.format, valid_until, None),
             loaded.first_statement_at,
         )
         self._handover = _Handover(loaded.first_statement_at, snapshot)
@@ -499,7 +498,7 @@ class SharedCache:
 
     def _private_snapshot(self, loaded: _Loaded) -> Snapshot:
         return Snapshot(
-            rows=loaded.rows,
+            rows=loaded.payload.rows,
             digest=loaded.payload.digest,
             loaded_at_us=None,
             source="database",
@@ -536,7 +535,7 @@ class SharedCache:
                 first_statement_at = self._now()
                 taint, source = None, ""
                 if not transactional:
-                    rows = self.dataset.rows(conn, self._report)
+                    rows = self.dataset.loaded(conn)
                 else:
                     with postgres.own_transaction_ended(conn):
                         origin = postgres.origin(conn)
@@ -550,14 +549,14 @@ class SharedCache:
                                 permit.release()
                             if prefer_fallback:
                                 return None
-                        rows = self.dataset.rows(conn, self._report)
+                        rows = self.dataset.loaded(conn)
                 seconds = self._now() - first_statement_at
-            payload = codec.encode(self.dataset.name, rows)
+            decoded = self.dataset.decoded(rows, self._report)
+            payload = codec.encode(self.dataset.name, decoded, self.dataset.row_type)
         except Exception:
             self.metrics.add("load_errors")
             raise
-        decoded = codec.decode(payload.data, payload.format, payload.digest, self.dataset.row_type)
-        return _Loaded(decoded, payload, first_statement_at, seconds, source, taint)
+        return _Loaded(payload, first_statement_at, seconds, source, taint)
 
     # --- invalidate -------------------------------------------------------------------------------------------------
 

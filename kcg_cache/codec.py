@@ -9,14 +9,14 @@ import hashlib
 import hmac
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
 
 from kcg_cache.errors import DatasetError, EntryError
-from kcg_cache.rows import FrozenDict, freeze
+from kcg_cache.rows import FrozenDict, freeze, frozen_row
 
 ORJSON = "orjson"
 STDLIB = "json"
@@ -41,6 +41,8 @@ class Payload:
     data: bytes
     digest: str
     format: str
+    #: What everybody reads from `data`, immutable: whoever encoded them need not decode them.
+    rows: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
 def digest_of(data: bytes) -> str:
@@ -48,22 +50,35 @@ def digest_of(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def encode(dataset: str, rows: list[Any]) -> Payload:
-    """Encode JSON-able dicts; raise `DatasetError` naming row and key for anything else."""
+def encode(dataset: str, rows: Iterable[Any], row_type: type[Mapping[str, Any]] = FrozenDict) -> Payload:
+    """Encode JSON-able dicts; raise `DatasetError` naming row and key for anything else.
+
+    One row at a time, each let go before the next is asked for: see `kcg_cache.rows.freeze`.
+    """
+    parts: list[bytes] = []
+    frozen: list[Any] = []
+    odd: list[tuple[int, dict[str, Any]]] = []
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
             raise DatasetError(f"dataset {dataset!r}: row {number} is {type(row).__name__}, not a dict")
-    data, back = _orjson_round_trip(rows)
-    if data is None or not _identical(back, rows):
-        # Something that orjson cannot say, or turns into text on its own (a datetime), or something that merely looks
-        # different (a tuple for a list).
-        rows = [plain(row, path=f"dataset {dataset!r}: row {number}") for number, row in enumerate(rows)]
-        data, back = _orjson_round_trip(rows)
-        if data is None or not _identical(back, rows):
-            text = on_own_stack(lambda: json.dumps(rows, separators=(",", ":")))
-            data = text.encode()
-            return Payload(data, digest_of(data), STDLIB)
-    return Payload(data, digest_of(data), ORJSON)
+        part, back = _orjson_round_trip(row)
+        if part is None or not _identical(back, row):
+            # Something that orjson cannot say, or turns into text on its own (a datetime), or something that merely
+            # looks different (a tuple for a list).
+            copy = plain(row, path=f"dataset {dataset!r}: row {number}")
+            part, back = _orjson_round_trip(copy)
+            if part is None or not _identical(back, copy):
+                odd.append((number, copy))
+                part, back = b"", {}
+        parts.append(part)
+        frozen.append(frozen_row(back, row_type))
+    if odd:
+        # The rest stays as orjson wrote it: JSON, whose values the standard library reads as the same.
+        texts, backs = on_own_stack(lambda: _stdlib_round_trip([copy for _, copy in odd]))
+        for (number, _), text, back in zip(odd, texts, backs, strict=True):
+            parts[number], frozen[number] = text.encode(), frozen_row(back, row_type)
+    data = b"[" + b",".join(parts) + b"]"
+    return Payload(data, digest_of(data), STDLIB if odd else ORJSON, tuple(frozen))
 
 
 def decode(data: bytes, fmt: str, digest: str, row_type: type[Mapping[str, Any]] = FrozenDict) -> tuple[Any, ...]:
@@ -126,17 +141,22 @@ def says_as_it_is(value: object) -> bool:
     return data is not None and _identical(back, value)
 
 
-def _orjson_round_trip(rows: object) -> tuple[bytes | None, object]:
+def _orjson_round_trip(value: object) -> tuple[bytes | None, Any]:
     try:
-        data = orjson.dumps(rows)
+        data = orjson.dumps(value)
         return data, orjson.loads(data)
     except (TypeError, ValueError):  # JSONEncodeError is a TypeError, JSONDecodeError a ValueError
         return None, None
 
 
-def _identical(back: object, rows: object) -> bool:
+def _stdlib_round_trip(rows: list[dict[str, Any]]) -> tuple[list[str], list[Any]]:
+    texts = [json.dumps(row, separators=(",", ":")) for row in rows]
+    return texts, [json.loads(text) for text in texts]
+
+
+def _identical(back: object, value: object) -> bool:
     try:
-        return back == rows
+        return back == value
     except RecursionError:
         return False
 

@@ -2,9 +2,11 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
+
+import orjson
 
 from kcg_cache import codec, keys, postgres, queries
 from kcg_cache.errors import ConfigurationError, DatasetError
@@ -44,17 +46,23 @@ class Dataset:
         if not issubclass(self.row_type, FrozenDict):
             raise ConfigurationError(f"dataset {self.name!r}: row_type must be a FrozenDict, not {self.row_type!r}")
 
-    def rows(self, conn: Any, report: Report) -> list[Mapping[str, Any]]:
-        """Load the rows and decode each. Raises what the loader raises, and `DatasetError` for what is no rows."""
+    def loaded(self, conn: Any) -> list[Any]:
+        """Load the rows as they come. Raises what the loader raises, and `DatasetError` for what is no rows."""
         loaded = self.load(conn)
         if isinstance(loaded, (str, bytes, Mapping)) or not isinstance(loaded, Iterable):
             raise DatasetError(f"dataset {self.name!r}: load gave {type(loaded).__name__}, not a list of dicts")
-        rows = []
-        for number, row in enumerate(loaded):
+        return list(loaded)
+
+    def decoded(self, loaded: list[Any], report: Report) -> Iterator[Mapping[str, Any]]:
+        """Decode what `loaded` gave, one row at a time, and empty it; raise `DatasetError` for a row that is none."""
+        loaded.reverse()
+        number = 0
+        while loaded:
+            row = loaded.pop()
             if not isinstance(row, Mapping):
                 raise DatasetError(f"dataset {self.name!r}: row {number} is {type(row).__name__}, not a dict")
-            rows.append(self.decode_row(row, report))
-        return rows
+            yield self.decode_row(row, report)
+            number += 1
 
 
 def version_row(row: Mapping[str, Any], report: Report) -> dict[str, Any]:
@@ -98,6 +106,14 @@ def _checked_object(value: Mapping[str, Any]) -> dict[str, Any]:
 
 # A number too large for a float needs 309 digits or an exponent of three; where text has neither, none overflows.
 _MAY_OVERFLOW = re.compile(r"[0-9]{309}|[eE]\+?[0-9]{3}")
+#: Every digit as 0, an exponent's letter as e, its sign as it is: so that what follows is found without a regular
+#: expression, which took longer than to read the JSON.
+_SHAPES = bytes(
+    ord("0") if chr(c).isdecimal() else ord("e") if chr(c) in "eE" else c if c in b"+" else 32 for c in range(256)
+)
+#: orjson reads an integer of more than 64 bits as a float, and what these shapes are not in has none, and nothing that
+#: overflows.
+_NOT_FOR_ORJSON = (b"0" * 19, b"e000", b"e+000")
 #: How deep in its row the object stands. What is accepted here must fit into the row, or it would cost all the others.
 _DEPTH = 1
 #: Fewer brackets than this cannot nest deep enough to matter for anyone's stack.
@@ -115,12 +131,29 @@ def _finite(text: str) -> float:
     return number
 
 
-# The standard library's own reading of numbers: orjson would read an integer of more than 64 bits as a float.
+# The standard library's own reading of numbers.
 _FAST = json.JSONDecoder(parse_constant=_no_json)
 _CAREFUL = json.JSONDecoder(parse_constant=_no_json, parse_float=_finite)
 
 
 def _parsed(text: str) -> Any:
+    parsed = _read_by_orjson(text)
+    return parsed if parsed is not None else _read_carefully(text)
+
+
+def _read_by_orjson(text: str) -> Any:
+    """Read what orjson reads as the standard library does; None for all else, and for what is no JSON."""
+    try:
+        data = text.encode()
+        shapes = data.translate(_SHAPES)
+        if any(shape in shapes for shape in _NOT_FOR_ORJSON) or data.count(b"[") + data.count(b"{") >= _SHALLOW:
+            return None
+        return orjson.loads(data)
+    except ValueError:  # a lone surrogate, or no JSON: the careful way says which, and why
+        return None
+
+
+def _read_carefully(text: str) -> Any:
     decoder = _CAREFUL if _MAY_OVERFLOW.search(text) else _FAST
     try:
         if text.count("[") + text.count("{") < _SHALLOW:

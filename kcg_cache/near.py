@@ -5,6 +5,7 @@ never together with I/O.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from kcg_cache.answers import Floor
 from kcg_cache.snapshot import Snapshot
@@ -35,8 +36,7 @@ class Debt:
     floor: Floor | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(NamedTuple):
     """What held when a request was about to be sent, all of one moment."""
 
     sent_at: float

@@ -30,6 +30,20 @@ class Snapshot:
     as_of: float
     clock: Callable[[], float]
 
+    def given_by(self, source: Source) -> "Snapshot":
+        """Give the same rows as another source's: `dataclasses.replace`, which takes three times as long."""
+        return Snapshot(
+            self.rows,
+            self.digest,
+            self.loaded_at_us,
+            source,
+            self.stale,
+            self.shared,
+            self.age_then,
+            self.as_of,
+            self.clock,
+        )
+
     @property
     def age(self) -> float:
         """Seconds since the rows' load began, now: no less than that, unless the Redis clock stepped back meanwhile."""

@@ -4,14 +4,13 @@ Every call is one script (PROTOCOL R1), bounded by the client's timeouts, and ev
 one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
 """
 
-import contextlib
 import dataclasses
 import inspect
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -45,6 +44,8 @@ from kcg_cache.errors import (
 )
 from kcg_cache.settings import Settings, without_password
 from kcg_cache.system import SYSTEM
+
+_T = TypeVar("_T")
 
 # --- the client -----------------------------------------------------------------------------------------------------
 
@@ -223,6 +224,8 @@ class Store:
     ) -> None:
         self._now = now
         self.keys = keys.Keys.of(settings.namespace, dataset)
+        #: The KEYS of each script, as sent.
+        self._key_names: dict[str, list[bytes]] = {}
         self._settings = settings
         self._own_client = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
@@ -252,7 +255,7 @@ class Store:
     def read(self, question: Question) -> Answer:
         """Ask whether the caller's copy is current, and what to do if not (PROTOCOL R2)."""
         resolved = question.resolved
-        reply = self._run(
+        return self._run(
             "read",
             {
                 "known": question.known or "",
@@ -264,23 +267,8 @@ class Store:
                 "rejected": question.rejected or "",
                 **self._fixed,
             },
+            lambda reply: _answer(reply, question.token),
         )
-        with self._understanding("read"):
-            if _text(reply["asked"]) != question.token:
-                raise ValueError("the answer to another question")
-            incarnation = _text(reply["incarnation"])
-            floor = Floor(_text(reply["floor"]), incarnation)
-            note = _text(reply["note"])
-            entry = _entry(reply, incarnation) if reply["copy"] else None
-            match reply["kind"]:
-                case b"SAME" | b"ROWS" if entry is not None:
-                    return Current(entry, floor, note)
-                case b"FILL":
-                    granted_at, granted_when = _text(reply["grant"]), _text(reply["granted_when"])
-                    return Fill(Grant(question.token, granted_at, incarnation, granted_when), entry, floor, note)
-                case b"WAIT":
-                    return Wait(_int(reply["lock_left_ms"]) / 1000, _bytes(reply["last_event"]), entry, floor, note)
-        raise StoreReplyError(f"read.lua gave {reply['kind']!r}", symptom="reply")
 
     def await_event(self, after: bytes, seconds: float) -> None:
         """Return when the events stream has more than `after`, or after about `seconds` (PROTOCOL R11).
@@ -295,7 +283,7 @@ class Store:
         self, grant: Grant, payload: Payload, *, load_us: int, source: str, signature: str, by: str
     ) -> Published | None:
         """Store what the holder of the lock loaded; None is REJECTED (PROTOCOL R3)."""
-        reply = self._run(
+        return self._run(
             "publish",
             {
                 "expected": grant.value,
@@ -310,20 +298,20 @@ class Store:
                 "events_ttl_ms": keys.EVENTS_TTL_MS,
                 "payload": payload.data,
             },
+            _published,
         )
-        if reply["status"] != b"PUBLISHED":
-            return None
-        with self._understanding("publish"):
-            return Published(_int(reply["time"]), _text(reply["previous_source"]))
 
     def renew(self, grant: Grant) -> bool:
         """Keep the lock for another `lock_ttl`; False when it is lost (PROTOCOL R3)."""
-        reply = self._run("renew", {"expected": grant.value, "lock_ttl_ms": self._fixed["lock_ttl_ms"]})
-        return bool(reply["status"] == b"RENEWED")
+        return self._run(
+            "renew",
+            {"expected": grant.value, "lock_ttl_ms": self._fixed["lock_ttl_ms"]},
+            lambda reply: bool(reply["status"] == b"RENEWED"),
+        )
 
     def release(self, grant: Grant, reason: str, *, by: str) -> bool:
         """Give the lock back and wake the waiters; False when it was lost (PROTOCOL R11)."""
-        reply = self._run(
+        return self._run(
             "release",
             {
                 "expected": grant.value,
@@ -332,12 +320,12 @@ class Store:
                 "events_cap": keys.EVENTS_KEPT,
                 "events_ttl_ms": keys.EVENTS_TTL_MS,
             },
+            lambda reply: bool(reply["status"] == b"RELEASED"),
         )
-        return bool(reply["status"] == b"RELEASED")
 
     def invalidate(self, *, who: str, host: str, reason: str) -> Deleted:
         """Delete entry and lock together, then log it (PROTOCOL R3, R7)."""
-        reply = self._run(
+        return self._run(
             "invalidate",
             {
                 "who": who,
@@ -347,32 +335,12 @@ class Store:
                 "events_ttl_ms": keys.EVENTS_TTL_MS,
                 "invalidations_cap": keys.INVALIDATIONS_KEPT,
             },
+            _deleted,
         )
-        with self._understanding("invalidate"):
-            return Deleted(
-                at=_int(reply["time"]),
-                existed=reply["existed"] == b"1",
-                digest=_text(reply["digest"]) or None,
-                fill_cancelled=reply["fill_cancelled"] == b"1",
-                logged=reply["logged"] == b"1",
-            )
 
     def inspect(self, events: int) -> State:
         """Look at what is there; the newest `events` of each stream."""
-        reply = self._run("inspect", {"count": events})
-        with self._understanding("inspect"):
-            lock = _text(reply["lock"]).split("|")
-            return State(
-                at=_int(reply["time"]),
-                incarnation=_text(reply["incarnation"]),
-                entry=_pairs(reply["entry"]),
-                entry_ttl_ms=_int(reply["entry_ttl_ms"]),
-                payload_bytes=_int(reply["payload_bytes"]),
-                lock=Grant(*lock) if len(lock) == 4 else None,
-                lock_ttl_ms=_int(reply["lock_ttl_ms"]),
-                events=tuple(_pairs(fields) for _, fields in reply["events"]),
-                invalidations=tuple(_pairs(fields) for _, fields in reply["invalidations"]),
-            )
+        return self._run("inspect", {"count": events}, _state)
 
     def server(self) -> dict[str, str]:
         """Give what INFO says of the server, memory, replication and clients, as text."""
@@ -394,30 +362,30 @@ class Store:
         if self._own_client:
             self._client.close()
 
-    def _run(self, name: str, values: Mapping[str, str | bytes | int]) -> dict[str, Any]:
+    def _run(
+        self, name: str, values: Mapping[str, str | bytes | int], understood: Callable[[dict[str, Any]], _T]
+    ) -> _T:
+        """Run a script and give what `understood` makes of its reply."""
         script = lua.load(name)
-        arguments = script.arguments(self.keys, values)
-        count = len(script.keys)
+        key_names = self._key_names.get(name)
+        if key_names is None:
+            key_names = self._key_names[name] = script.named(self.keys)
+        arguments = script.arguments(values)
         try:
-            answer = self._call("EVALSHA", script.sha, count, *arguments)
+            answer = self._call("EVALSHA", script.sha, len(key_names), *key_names, *arguments)
         except StoreReplyError as error:
             if not isinstance(error.__cause__, _R.NoScriptError):
                 raise
             # Not run, for the server does not have it (a restart, SCRIPT FLUSH): send the text, which it keeps.
-            answer = self._call("EVAL", script.text, count, *arguments)
+            answer = self._call("EVAL", script.text, len(key_names), *key_names, *arguments)
         try:
-            return script.reply(answer)
+            return understood(script.reply(answer))
         except StoreReplyError:
             self._forget_connections()
             raise
-
-    @contextlib.contextmanager
-    def _understanding(self, name: str) -> Iterator[None]:
-        """Turn what the block stumbles over into a `StoreReplyError`: parts that are not what the header says."""
-        try:
-            yield
         except (ValueError, TypeError, AttributeError) as error:
-            # Not this script's answer, then; the next one on the same connection may be someone else's, too.
+            # Parts that are not what the header says: not this script's answer, then. The next one on the same
+            # connection may be someone else's, too.
             self._forget_connections()
             raise StoreReplyError(f"{name}.lua gave something else: {error}", symptom="reply") from error
 
@@ -451,6 +419,55 @@ class Store:
             pool.disconnect(inuse_connections=False)
         else:  # a cluster client, which has a pool for each node
             self._client.disconnect_connection_pools()
+
+
+def _answer(reply: Mapping[str, Any], token: str) -> Answer:
+    if _text(reply["asked"]) != token:
+        raise ValueError("the answer to another question")
+    incarnation = _text(reply["incarnation"])
+    floor = Floor(_text(reply["floor"]), incarnation)
+    note = _text(reply["note"])
+    entry = _entry(reply, incarnation) if reply["copy"] else None
+    match reply["kind"]:
+        case b"SAME" | b"ROWS" if entry is not None:
+            return Current(entry, floor, note)
+        case b"FILL":
+            granted_at, granted_when = _text(reply["grant"]), _text(reply["granted_when"])
+            return Fill(Grant(token, granted_at, incarnation, granted_when), entry, floor, note)
+        case b"WAIT":
+            return Wait(_int(reply["lock_left_ms"]) / 1000, _bytes(reply["last_event"]), entry, floor, note)
+    raise ValueError(f"the kind {reply['kind']!r}")
+
+
+def _published(reply: Mapping[str, Any]) -> Published | None:
+    if reply["status"] != b"PUBLISHED":
+        return None
+    return Published(_int(reply["time"]), _text(reply["previous_source"]))
+
+
+def _deleted(reply: Mapping[str, Any]) -> Deleted:
+    return Deleted(
+        at=_int(reply["time"]),
+        existed=reply["existed"] == b"1",
+        digest=_text(reply["digest"]) or None,
+        fill_cancelled=reply["fill_cancelled"] == b"1",
+        logged=reply["logged"] == b"1",
+    )
+
+
+def _state(reply: Mapping[str, Any]) -> State:
+    lock = _text(reply["lock"]).split("|")
+    return State(
+        at=_int(reply["time"]),
+        incarnation=_text(reply["incarnation"]),
+        entry=_pairs(reply["entry"]),
+        entry_ttl_ms=_int(reply["entry_ttl_ms"]),
+        payload_bytes=_int(reply["payload_bytes"]),
+        lock=Grant(*lock) if len(lock) == 4 else None,
+        lock_ttl_ms=_int(reply["lock_ttl_ms"]),
+        events=tuple(_pairs(fields) for _, fields in reply["events"]),
+        invalidations=tuple(_pairs(fields) for _, fields in reply["invalidations"]),
+    )
 
 
 def _entry(reply: Mapping[str, Any], incarnation: str) -> Entry:

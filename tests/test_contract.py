@@ -248,6 +248,20 @@ def test_extreme_values_are_the_same_too_and_cost_no_other_row(pg: Connection, p
     check_cold_warm_plain(pg)
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(str(sign * (10**digits + 1)) for digits in (17, 18, 19, 20) for sign in (1, -1)),
+        *(str(2**bits + more) for bits in (53, 63, 64) for more in (-1, 0, 1)),
+        *("1e99", "1E+99", "1e100", "1E+308", "1e-400", "-0", "-0.0", "0.12345678901234567890", "1e0000"),
+    ],
+)
+def test_a_number_is_read_as_the_standard_library_reads_it(number: str) -> None:
+    """Whichever parser is quick enough for the rest of the text: an integer stays one, of any width."""
+    text = f'{{"n": {number}, "e": "face000", "가": [{number}]}}'
+    assert repr(json_object(text)) == repr(json.loads(text))
+
+
 class Colour(enum.Enum):
     RED = "red"
 

@@ -43,7 +43,7 @@ PACKAGE = Path(kcg_cache.__file__).parent
 # How a program of its own comes by the servers: without the library around them, which it does not need, and which
 # may not be importable for a user without rights.
 PREAMBLE = f"""
-import json, os, signal, socket, sys, types
+import json, os, signal, socket, sys, time, types
 sys.modules["kcg_cache"] = types.ModuleType("kcg_cache")
 sys.modules["kcg_cache"].__path__ = [{str(PACKAGE)!r}]
 from kcg_cache.embedded import EmbeddedError, start_postgres, start_replica, start_valkey
@@ -596,9 +596,10 @@ def test_ctrl_c_leaves_the_end_to_the_owner() -> None:
     """A Ctrl-C reaches the whole group, but the servers serve until the owner stops them."""
     with Owner("""
         with start_valkey() as valkey, start_postgres() as postgres:
-            tell(valkey, postgres)
             try:
-                signal.pause()
+                tell(valkey, postgres)
+                while True:  # not pause(), which sleeps through a signal that comes just before it
+                    time.sleep(0.1)
             except KeyboardInterrupt:
                 for server in (valkey, postgres):
                     socket.create_connection((server.host, server.port)).close()

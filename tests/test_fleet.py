@@ -237,4 +237,4 @@ def test_a_covered_read_takes_no_lock(given: dict[str, Any], pg: Connection) -> 
 def test_an_operator_can_connect_to_the_same_database(database: str) -> None:
     """The fixture's rows are there for every process."""
     with contextlib.closing(psycopg2.connect(database)) as conn:
-        assert generation_in(ACTIVE_VERSIONS.rows(conn, print)) == 1
+        assert generation_in(list(ACTIVE_VERSIONS.decoded(ACTIVE_VERSIONS.loaded(conn), print))) == 1

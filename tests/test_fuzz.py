@@ -12,6 +12,9 @@ from tests.fuzz import targets
 from tests.fuzz.__main__ import CORPUS, NAMES, REGRESSIONS, main
 from tests.programs import SOURCE
 
+# What it fuzzes is the code, wherever that is installed: once is enough.
+pytestmark = pytest.mark.checkout
+
 INPUTS = [
     *[
         pytest.param(name, path, id=f"{name}-{path.name}")

@@ -67,7 +67,7 @@ def test_every_header_names_what_its_script_unpacks() -> None:
 def test_an_argument_that_the_header_does_not_list_is_refused(store: Store) -> None:
     """A call site that says something else than the header fails before anything is sent."""
     with pytest.raises(TypeError, match=r"renew\.lua takes"):
-        lua.load("renew").arguments(store.keys, {"expected": "x"})
+        lua.load("renew").arguments({"expected": "x"})
 
 
 def test_an_empty_cache_grants_the_lock_to_one_and_lets_the_next_wait(store: Store) -> None:
@@ -530,9 +530,12 @@ def test_the_age_of_an_entry_is_told_on_the_servers_clock(store: Store, monkeypa
     fill(store)
     run = store._run
 
-    def seven_seconds_later(name: str, values: Any) -> dict[str, Any]:
-        reply = run(name, values)
-        return reply | {"time": str(int(reply["loaded_at"]) + 7_000_000).encode()}
+    def seven_seconds_later(name: str, values: Any, understood: Any) -> Any:
+        return run(
+            name,
+            values,
+            lambda reply: understood(reply | {"time": str(int(reply["loaded_at"]) + 7_000_000).encode()}),
+        )
 
     monkeypatch.setattr(store, "_run", seven_seconds_later)
     assert ask(store).entry.age == 7.0

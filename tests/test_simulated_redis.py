@@ -20,6 +20,9 @@ from tests.simulation.network import Network
 from tests.simulation.redis_server import CommandError
 from tests.simulation.world import World
 
+# It tests a tool of the checkout: once is enough.
+pytestmark = pytest.mark.checkout
+
 #: Times that the two servers tell, in µs or ms, may differ by what a busy machine takes between the two questions.
 _APART_US = 5_000_000
 _SETTINGS = Settings(namespace="same", ttl=300, lock_ttl=60, wait_timeout=120, stale_if_error=30, max_payload=5000)

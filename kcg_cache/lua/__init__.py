@@ -7,7 +7,7 @@ A header's ``KEYS``, ``ARGV`` and ``REPLY`` lines name what goes in and comes ou
 import functools
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,22 +32,27 @@ class Script:
     args: tuple[str, ...]
     replies: tuple[str, ...]
 
-    def arguments(self, keys: Any, values: Mapping[str, str | bytes | int]) -> list[bytes | int]:
-        """Give KEYS (attributes of `keys`) and ARGV (from `values`) in the header's order.
+    def named(self, keys: Any) -> list[bytes]:
+        """Give KEYS: attributes of `keys`, in the header's order."""
+        return [getattr(keys, key).encode() for key in self.keys]
+
+    def arguments(self, values: Mapping[str, str | bytes | int]) -> list[bytes | int]:
+        """Give ARGV from `values` in the header's order.
 
         Raises `TypeError` when `values` are not exactly the names that the header lists.
         """
-        if values.keys() != set(self.args):
+        try:
+            given = [values[name] for name in self.args]
+        except KeyError:
+            given = []
+        if len(given) != len(values):
             raise TypeError(f"{self.name}.lua takes {self.args}, not {tuple(values)}")
         # What came from Redis as no UTF-8 goes back as the bytes that it was.
-        return [getattr(keys, key).encode() for key in self.keys] + [
-            value.encode(errors="surrogateescape") if isinstance(value, str) else value
-            for value in map(values.__getitem__, self.args)
-        ]
+        return [value.encode(errors="surrogateescape") if type(value) is str else value for value in given]  # type: ignore[misc]
 
     def reply(self, answer: object) -> dict[str, Any]:
         """Name the parts of the answer; raise `StoreReplyError` when they are not as many as the header says."""
-        if not isinstance(answer, Sequence) or isinstance(answer, (str, bytes)) or len(answer) != len(self.replies):
+        if not isinstance(answer, (list, tuple)) or len(answer) != len(self.replies):
             raise StoreReplyError(f"{self.name}.lua gave {type(answer).__name__}, not {self.replies}", symptom="reply")
         return dict(zip(self.replies, answer, strict=True))
 

@@ -88,13 +88,14 @@ class Node:
     def _do_time(self) -> list[bytes]:
         return [b"%d" % (self._now_us // 1_000_000), b"%d" % (self._now_us % 1_000_000)]
 
-    def _do_info(self, section: bytes) -> bytes:
+    def _do_info(self, *sections: bytes) -> bytes:
         if self.silent:
             raise CommandError("NOPERM this user has no permissions to run the 'info' command")
-        return {
+        told = {
             b"server": f"# Server\r\nrun_id:{self.run_id}\r\n",
             b"replication": f"# Replication\r\nrole:master\r\nmaster_replid:{self.replid}\r\n",
-        }[section].encode()
+        }
+        return "\r\n".join(told[section] for section in sections).encode()
 
     def _do_del(self, *keys: bytes) -> int:
         return sum(self._live(key) is not None and self.keys.pop(key) is not None for key in keys)
