@@ -9,6 +9,7 @@ module           its one job
 ``crew``         processes that do one thing when they are told to
 ``board``        the memory in which changes are announced and reads are audited
 ``timing``       interleaved rounds, medians, spread, ratios within one round
+``readers``      what a process of the crew does with one candidate
 ``results``      what a benchmark gives: goals, tables, charts, raw figures
 ``candidates/``  one module per library: set up as its own documentation recommends
 ``report``       print it; write ``results.json``, docs/performance.md and its pictures
