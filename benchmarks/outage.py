@@ -24,6 +24,9 @@ _STEP = 0.1
 _TOGETHER = 3
 #: What the scheduler may add to the slowest read: readers share a core with each other.
 _NOISE = 0.1
+#: A private load does more than a bare one: it asks what snapshot it reads, encodes and decodes, and Redis is tried
+#: again every two seconds.
+_PART = 4
 #: Reads that take longer than this are noted one by one; of the others only that they were no longer.
 _SLOW = 0.001
 _BLOWS = ("killed", "stopped")
@@ -71,7 +74,8 @@ def run(rig: Rig, effort: Effort) -> Result:
     ours = [kind for kind in CATALOGUE if kind.ours]
     peers = [kind for kind in CATALOGUE if not kind.ours]
     parts = [peers[start : start + _TOGETHER] for start in range(0, len(peers), _TOGETHER)]
-    parts = effort.of([*parts, ours], [[RedisGet, OursRead]])
+    # Without a lease every read works: it gets the core for itself.
+    parts = effort.of([*parts, ours[:-1], ours[-1:]], [[RedisGet, OursRead]])
     outages = {blow: [one for part in parts for one in _strike(rig, part, blow, seconds)] for blow in _BLOWS}
     return _result(outages, seconds)
 
@@ -205,12 +209,12 @@ def _result(outages: dict[str, list[_Outage]], seconds: tuple[float, float, floa
         Goal(
             7,
             "the slowest read when Redis is killed, and when it is stopped",
-            f"<= one redis_timeout ({_TIMEOUT:g} s) and a load, then database speed",
+            f"<= one redis_timeout ({_TIMEOUT:g} s) and a load, then database speed (>= 1/{_PART} of bare loads)",
             f"{duration(slowest.slowest)} ({slowest.kind.name}), {raised} reads raised; then {asking.during:,.0f} "
             f"reads/s of the slowest of ours, where bare loads make {1 / asking.load:,.0f}/s; others up to "
             f"{duration(max(one.slowest for one in others))}, {sum(bool(one.errors) for one in others)} of "
             f"{len(others)} outages raised",
-            slowest.slowest <= most and raised == 0,
+            slowest.slowest <= most and raised == 0 and asking.during >= 1 / asking.load / _PART,
         )
     )
     for blow, its in outages.items():

@@ -17,7 +17,7 @@ TITLE = "Covered reads from many threads of one process"
 _THREADS = (1, 2, 8, 32)
 _KINDS: tuple[type[Candidate], ...] = (InProcess, Ours, OursRead)
 _CONTROL = "an empty function"
-#: Of what one thread makes. It cannot be more than all of it: the GIL lets one thread run at a time.
+#: Of what one thread makes, or of what an empty function keeps where the switching alone costs some of it.
 _LEAST = 0.9
 
 
@@ -94,10 +94,10 @@ def _result(found: dict[tuple[str, int], Times]) -> Result:
             Goal(
                 3,
                 f"total throughput of {', '.join(map(str, _THREADS))} threads: {kind.name}",
-                f"does not fall: >= {times(_LEAST)} that of 1 thread",
+                f"does not fall: >= {times(_LEAST)} that of 1 thread, or of what an empty function keeps",
                 f"{times(kept[kind.name, worst].median)} at {worst} threads "
                 f"(an empty function: {times(kept[_CONTROL, worst].median)})",
-                kept[kind.name, worst].median >= _LEAST,
+                kept[kind.name, worst].median >= _LEAST * min(1.0, kept[_CONTROL, worst].median),
             )
         )
     result.tables.append(
