@@ -109,14 +109,14 @@ def _who_comes_late_sees(trios: list[_Trio], expected: list[dict[str, Any]], gen
 def _who_is_told_sees(trios: list[_Trio], generation: int) -> None:
     for trio in trios:
         if trio.kind in _TOLD:
-            readers.named(trio.kind, partial(eventually, partial(_is_at, trio, generation)))
+            readers.named(trio.kind, partial(_await_told, trio, generation))
         elif trio.kind.ours or not trio.kind.near:
             found = _generation_at(trio)
             trio.check(found == generation, f"after an invalidate a warm process read generation {found}")
 
 
-def _is_at(trio: _Trio, generation: int) -> bool:
-    return _generation_at(trio) == generation
+def _await_told(trio: _Trio, generation: int) -> None:
+    eventually(lambda: _generation_at(trio) == generation)
 
 
 def _generation_at(trio: _Trio) -> int:

@@ -45,7 +45,8 @@ def run(rig: Rig, effort: Effort) -> Result:
     _same_at_every_size(result, rig, effort)
     result.notes.append(
         "Each candidate has a process of its own, and one process works at a time. A call of an asyncio library is "
-        "timed as an await in a running loop. kcg_cache with lease=1 asks Redis once a second, in the timed loop. The "
+        "timed as an await in a running loop. kcg_cache with lease=1 asks Redis at the start of a timed loop and "
+        "once a second in it. The "
         "in-process cache and load_active_versions give each caller a list of its own; the other near caches hand out "
         "the list that they keep, and those that keep Redis's replies decode at every read."
     )

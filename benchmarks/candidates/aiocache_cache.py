@@ -25,7 +25,7 @@ class OrjsonSerializer:
 
 
 class Aiocache(Looping):
-    """`cached_stampede` with its default lease of 2 s; its lock makes calls of one process wait, and lets others pass."""
+    """`cached_stampede` with its default lease of 2 s; its lock makes calls of one process wait, not of others."""
 
     name: ClassVar = "aiocache"
     distributions: ClassVar = ("aiocache", "redis", "orjson")

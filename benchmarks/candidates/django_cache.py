@@ -48,7 +48,6 @@ class DjangoRedis(Candidate):
                     "BACKEND": "django_redis.cache.RedisCache",
                     "LOCATION": place.redis_url,
                     "KEY_PREFIX": place.namespace,
-                    "TIMEOUT": place.ttl,
                     "OPTIONS": {
                         "CLIENT_CLASS": "django_redis.client.DefaultClient",
                         "SERIALIZER": f"{__name__}.{OrjsonSerializer.__name__}",
@@ -62,7 +61,7 @@ class DjangoRedis(Candidate):
         )["default"]
 
     def read(self) -> Any:
-        return self._cache.get_or_set("rows", self.place.load)
+        return self._cache.get_or_set("rows", self.place.load, timeout=self.place.ttl)
 
     def invalidate(self) -> None:
         self._cache.delete("rows")
