@@ -121,7 +121,7 @@ def _serve(pipe: Connection, board: Board, cores: list[int]) -> None:
     # What a library raises is counted; what it logs of a broken server would only stand between the tables.
     logging.disable()
     local = Local(board)
-    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             function, arguments = pipe.recv()
             try:
