@@ -6,6 +6,7 @@ their pipe does, and the kernel kills them when that server goes, which goes wit
 """
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import time
@@ -117,8 +118,10 @@ def _serve(pipe: Connection, board: Board, cores: list[int]) -> None:
     die_with_parent(os.getppid())
     if cores:
         os.sched_setaffinity(0, cores)
+    # What a library raises is counted; what it logs of a broken server would only stand between the tables.
+    logging.disable()
     local = Local(board)
-    with contextlib.suppress(EOFError, BrokenPipeError, KeyboardInterrupt):
+    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             function, arguments = pipe.recv()
             try:

@@ -28,6 +28,12 @@ CATALOGUE: tuple[type[Candidate], ...] = (
     OursAsking,
 )
 
+
+def few() -> tuple[type[Candidate], ...]:
+    """Give what a smoke of something slow goes through: one of every sort."""
+    return (InProcess, RedisGet, OursRead)
+
+
 __all__ = [
     "CATALOGUE",
     "Aiocache",
@@ -46,4 +52,5 @@ __all__ = [
     "RedisGet",
     "RedisTracking",
     "TheineNear",
+    "few",
 ]

@@ -43,17 +43,22 @@ class Ours(Candidate):
     def __init__(self, place: Place) -> None:
         super().__init__(place)
         self.cache = SharedCache(place.redis_url, dataset_of(place), settings_of(place, lease=self.lease))
-        # The module API reads its one default cache: this one, in this process.
-        api._default = self.cache  # noqa: SLF001 - configure() knows no dataset with a delay
+        self._be_default()
+
+    def _be_default(self) -> None:
+        # The module API reads its one default cache; configure() knows no dataset with a delay.
+        api._default = self.cache  # noqa: SLF001
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Any]:
         yield self.place.database.connection
 
     def read(self) -> Any:
+        self._be_default()  # there may be several of these in one process
         return load_active_versions(self._connection)
 
     def time_reads(self, count: int) -> float:
+        self._be_default()
         connection = self._connection
         began = time.perf_counter()
         for _ in range(count):
