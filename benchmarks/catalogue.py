@@ -2,6 +2,36 @@
 
 from types import ModuleType
 
-from benchmarks import asking, compliance, covered
+from benchmarks import (
+    asking,
+    cold,
+    compliance,
+    covered,
+    fill,
+    fleet,
+    fresh,
+    imports,
+    memory,
+    outage,
+    race,
+    threads,
+    wave,
+)
 
-BENCHMARKS: dict[str, ModuleType] = {module.NAME: module for module in (compliance, covered, asking)}
+_IN_ORDER = (
+    compliance,
+    covered,
+    asking,
+    threads,
+    cold,
+    fresh,
+    race,
+    outage,
+    fill,
+    fleet,
+    wave,
+    imports,
+    memory,
+)
+
+BENCHMARKS: dict[str, ModuleType] = {module.NAME: module for module in _IN_ORDER}

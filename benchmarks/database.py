@@ -23,7 +23,7 @@ class Database:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # To another process goes the address: it opens a connection of its own.
-        return Database, (self.dsn,)
+        return type(self), (self.dsn,)
 
     @property
     def connection(self) -> Any:

@@ -34,9 +34,8 @@ _ROUND_TRIPS, _MARGIN, _DECODING = 2, 1.1, 2.0
 _PARTS: tuple[tuple[str, Any, str], ...] = (
     ("read script", Store, "read"),
     ("snapshot check", postgres, "origin"),
-    ("query, params decoded", Dataset, "rows"),
-    ("encode", codec, "encode"),
-    ("decode and freeze", codec, "decode"),
+    ("query", Dataset, "loaded"),
+    ("params decoded, encoded, read back, frozen", codec, "encode"),
     ("publish", Store, "publish"),
 )
 _REST = "the rest: lock, thread, bookkeeping"

@@ -1,10 +1,10 @@
 """What the scripts are asked and what they answer, typed. No I/O.
 
-What every read makes is a named tuple: made in a third of the time of a frozen dataclass, and as immutable.
+All are named tuples: as immutable as frozen dataclasses, made in a third of the time on every read, and defined in a
+seventh of it at import.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from kcg_cache.codec import Claim
@@ -74,8 +74,7 @@ class Current(NamedTuple):
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """A fill lock, as granted: what `publish`, `renew` and `release` are held to (PROTOCOL R3)."""
 
     token: str
@@ -90,8 +89,7 @@ class Grant:
         return f"{self.token}|{self.granted_at}|{self.incarnation}|{self.granted_when}"
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(NamedTuple):
     """FILL: the lock is the caller's. `fallback` may be served if the load fails (PROTOCOL R15, R16)."""
 
     grant: Grant
@@ -100,8 +98,7 @@ class Fill:
     note: str
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """WAIT: someone else is filling."""
 
     lock_left: float
@@ -114,16 +111,14 @@ class Wait:
 Answer = Current | Fill | Wait
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """PUBLISHED: at which server time (µs), and which database the rows before came from ('' if unknown)."""
 
     at: int
     previous_source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(NamedTuple):
     """What an invalidate's script did; `at` is server time in µs."""
 
     at: int
@@ -133,8 +128,7 @@ class Deleted:
     logged: bool
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """What is in Redis under the keys of one dataset, for people to look at."""
 
     at: int

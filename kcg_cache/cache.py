@@ -15,7 +15,7 @@ import logging
 import os
 import weakref
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from kcg_cache import codec, postgres
 from kcg_cache.answers import Current, Entry, Fill, Floor, Question, State, Wait
@@ -85,8 +85,7 @@ class _Call:
     given_up: tuple[Snapshot, float] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Loaded:
+class _Loaded(NamedTuple):
     """What a loader gave, encoded and read back: everyone gets what the payload says, the loader too."""
 
     payload: codec.Payload

@@ -15,7 +15,7 @@ key                 type    lives                        written by
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from kcg_cache.errors import ConfigurationError
 
@@ -39,8 +39,7 @@ def checked_name(kind: str, name: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """The keys of one dataset in one namespace."""
 
     entry: str

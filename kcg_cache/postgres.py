@@ -4,8 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 from psycopg2 import extensions
@@ -19,8 +18,7 @@ _STATEMENT_SNAPSHOTS = frozenset({"read committed", "read uncommitted"})
 _WRAPPED = ("driver_connection", "dbapi_connection", "connection", "_connection", "_conn", "_con", "_raw")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where rows that are about to be read come from (PROTOCOL R13)."""
 
     #: Why these rows may reach nobody else: "old snapshot", "uncommitted writes", "standby"; None if they may.

@@ -4,7 +4,6 @@ Every call is one script (PROTOCOL R1), bounded by the client's timeouts, and ev
 one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
 """
 
-import dataclasses
 import inspect
 import math
 import re
@@ -361,7 +360,7 @@ class Store:
 
         For the demo, which takes everything of its own away with it. To withdraw rows is `invalidate`.
         """
-        return int(self._call("UNLINK", *dataclasses.astuple(self.keys)))
+        return int(self._call("UNLINK", *self.keys))
 
     def close(self) -> None:
         """Close the connections of a client that was made here; it opens new ones when it is used again."""

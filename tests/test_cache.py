@@ -1488,7 +1488,7 @@ def test_a_fillers_rows_are_as_old_as_its_grant(backend: Backend, seconds: int) 
     def late(grant: Any, payload: codec.Payload, **arguments: Any) -> Any:
         published = publish(grant, payload, **arguments)
         assert published is not None
-        return replace(published, at=int(grant.granted_at) + seconds * 1_000_000)
+        return published._replace(at=int(grant.granted_at) + seconds * 1_000_000)
 
     worker._store.publish = late  # type: ignore[method-assign]
     assert worker.read(None).age == max(0, seconds)

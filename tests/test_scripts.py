@@ -1,7 +1,6 @@
 """The scripts' decisions, one by one (PROTOCOL R1 to R5), through the store, on fakeredis and on a real server."""
 
 import time
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,7 +298,7 @@ def test_a_fill_whose_token_was_granted_a_second_time_is_rejected(store: Store, 
 def test_a_fill_that_straddled_a_failover_is_rejected(store: Store, backend: Backend) -> None:
     """The lock came along to the new master, but the incarnation did not (R3)."""
     grant = ask(store).grant
-    foreign = replace(grant, incarnation="someone/else")
+    foreign = grant._replace(incarnation="someone/else")
     backend.client.set(backend.keys.lock, foreign.value)
     assert store.publish(foreign, PAYLOAD, load_us=1, source="", signature="", by="") is None
     assert not store.renew(foreign)
@@ -585,7 +584,7 @@ def test_the_holder_of_other_rows_is_sent_the_current_ones(store: Store) -> None
 def test_a_fill_with_another_token_is_rejected(store: Store) -> None:
     """Though it was granted by the same script at the same time (R3)."""
     granted = ask(store)
-    other = replace(granted, grant=replace(granted.grant, token="b" * 32))
+    other = granted._replace(grant=granted.grant._replace(token="b" * 32))
     assert publish(store, other) is None
     assert publish(store, granted) is not None
 

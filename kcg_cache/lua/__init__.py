@@ -8,9 +8,8 @@ import functools
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from kcg_cache.errors import StoreReplyError
 
@@ -21,8 +20,7 @@ _STANDALONE = frozenset({"invalidate"})
 _HEADER = re.compile(r"^-- (KEYS|ARGV|REPLY) +(.*(?:\n--  +\S.*)*)", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(NamedTuple):
     """One script: its text as sent, the SHA-1 that Redis knows it by, and the names in its header."""
 
     name: str

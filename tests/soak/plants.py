@@ -6,7 +6,6 @@ the fault has to come about by itself.
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from kcg_cache import SharedCache, lua, postgres, receipt
@@ -39,7 +38,7 @@ def rule_removed(plant: str | None) -> None:
         receipt.Invalidation.wait = lambda self: self  # type: ignore[method-assign]
     elif plant == "unchecked_transactions":
         asked = postgres.origin
-        postgres.origin = lambda conn: replace(asked(conn), taint=None)
+        postgres.origin = lambda conn: asked(conn)._replace(taint=None)
     elif plant == "one_incarnation":
         _scripts("return run_id .. '/' .. replid", "return 'one/one'")
     elif plant == "no_fence":
@@ -53,7 +52,7 @@ def _scripts(old: str, new: str) -> None:
     def changed(name: str) -> lua.Script:
         script = load(name)
         text = script.text.replace(old, new)
-        return replace(script, text=text, sha=_sha(text))
+        return script._replace(text=text, sha=_sha(text))
 
     lua.load = changed  # type: ignore[assignment]
 
