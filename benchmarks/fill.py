@@ -43,8 +43,8 @@ _NOTES = (
     (
         "*Bare* is the query, the params of each row decoded by orjson, and `orjson.dumps` of the rows. *Ours* is a "
         "forced read of a process that is warm, on the same connection to the database, in the same rounds: two "
-        "scripts, the snapshot check, the rows, and the encoded rows read back, so that the process that loads is given "
-        "what everyone else is. *Over* is ours without two PINGs, beside bare."
+        "scripts, the snapshot check, the rows, and the encoded rows read back, so that who loads is given what "
+        "everyone else is. *Over* is ours without two PINGs, beside bare."
     ),
     (
         "Round trips are counted on the wire, by a relay before each server: how often the client speaks after the "
