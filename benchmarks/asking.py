@@ -32,7 +32,7 @@ def run(rig: Rig, effort: Effort) -> Result:
     result = Result(NAME, TITLE)
     rows: list[tuple[str, ...]] = []
     bars: list[Bar] = []
-    worst = 0.0
+    worst = dict.fromkeys((_SCRIPT, _READ), 0.0)
     with rig.crew(1) as (member,):
         for size in effort.of(("S", "M", "L"), ("S",)):
             place = Place(rig.valkey.url, rig.database(size), rig.namespace())
@@ -55,22 +55,27 @@ def run(rig: Rig, effort: Effort) -> Result:
                         spread(ratio.low, ratio.high, times),
                     )
                 )
-                if kind == _READ:
-                    worst = max(worst, ratio.median)
+                if kind in worst:
+                    worst[kind] = max(worst[kind], ratio.median)
                 bars.append(
                     Bar(f"{size}: {kind}", found.median * 1e6, found.low * 1e6, found.high * 1e6, kind == _READ)
                 )
             result.figures[size] = {kind: list(found.seconds) for kind, found in measured.items()}
     result.tables.append(Table("", ("rows", "what", "median", "quartiles", "ratio to PING", "quartiles"), tuple(rows)))
     result.pictures.append(Chart("asking", "One question to Redis on the same connection", "µs", tuple(bars)))
-    result.goals.append(
+    result.goals += [
         Goal(
-            2,
-            "`lease=0` read (one script)",
-            "≤ 1.5 × a PING on the same connection, ≤ 2 × with what else it records",
-            f"{times(worst)} at most, all it does included",
-            worst <= 1.5,
+            2, what, f"≤ {most:g} × a PING on the same connection", f"{times(worst[kind])} at most", worst[kind] <= most
         )
+        for kind, what, most in (
+            (_SCRIPT, "`lease=0`: its one script", 1.5),
+            (_READ, "`lease=0`: a read, with whatever else it records", 2.0),
+        )
+    ]
+    result.notes.append(
+        "The script alone is what `Store.read` does: arguments, one EVALSHA, the answer understood. A read is that, "
+        "with the queue of one thread a process, the near copy, the snapshot, the breaker and the counters around it. "
+        "The worst of the three sizes counts, though the answer is the same for all: SAME, without rows."
     )
     return result
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import pictures
+from benchmarks import beside, pictures
 from benchmarks.results import Goal, Result, Table, widths
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def record(results: Sequence[Result], about: dict[str, Any]) -> None:
 
     Raises `ValueError` when docs/performance.md has no place for it.
     """
-    kept = json.loads(JSON.read_text())["runs"] if JSON.exists() else {}
+    kept: dict[str, Any] = json.loads(JSON.read_text())["runs"] if JSON.exists() else {}
     for result in results:
         kept[result.name] = {"about": about, "result": dataclasses.asdict(result)}
     page = PAGE.read_text()
@@ -53,18 +53,26 @@ def record(results: Sequence[Result], about: dict[str, Any]) -> None:
     for result in results:
         for picture in result.pictures:
             pictures.draw(picture, PICTURES)
-        page = _placed(page, result.name, _markdown(result, about))
+        page = _placed(page, result.name, _markdown(kept, result.name))
     goals = [Goal(**goal) for run in kept.values() for goal in run["result"]["goals"]]
+    if {"covered", "fresh"} <= kept.keys():
+        goals.append(beside.beside_the_fresh(*(kept[name]["result"]["figures"] for name in ("covered", "fresh"))))
+        page = _placed(page, "covered", _markdown(kept, "covered"))
     page = _placed(page, "goals", _goals(sorted(goals, key=lambda goal: goal.number)))
+    page = _placed(page, "machine", _table(Table("", ("what", ""), tuple(about["machine"].items()))).strip())
     JSON.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, indent=1, ensure_ascii=False) + "\n")
     PAGE.write_text(page)
 
 
-def _markdown(result: Result, about: dict[str, Any]) -> str:
-    parts = [f"`{about['command']}`, {about['date']}, {about['seconds'][result.name]:.0f} s:"]
-    parts += [_table(table) for table in result.tables]
-    parts += [f"![{picture.title}](performance/{picture.file}.svg)" for picture in result.pictures]
-    parts += result.notes
+def _markdown(kept: dict[str, Any], name: str) -> str:
+    about, result = kept[name]["about"], kept[name]["result"]
+    tables = [Table(**table) for table in result["tables"]]
+    if name == "covered" and "fresh" in kept:
+        tables = [beside.with_freshness(table, kept["fresh"]["result"]["figures"]) for table in tables]
+    parts = [f"`{about['command']}`, {about['date']}, {about['seconds'][name]:.0f} s:"]
+    parts += [_table(table).strip() for table in tables]
+    parts += [f"![{picture['title']}](performance/{picture['file']}.svg)" for picture in result["pictures"]]
+    parts += result["notes"]
     return "\n\n".join(parts)
 
 
