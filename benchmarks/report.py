@@ -48,20 +48,28 @@ def record(results: Sequence[Result], about: dict[str, Any]) -> None:
     kept: dict[str, Any] = json.loads(JSON.read_text())["runs"] if JSON.exists() else {}
     for result in results:
         kept[result.name] = {"about": about, "result": dataclasses.asdict(result)}
-    page = PAGE.read_text()
+    page = rendered(PAGE.read_text(), kept)
     PICTURES.mkdir(exist_ok=True)
     for result in results:
         for picture in result.pictures:
             pictures.draw(picture, PICTURES)
-        page = _placed(page, result.name, _markdown(kept, result.name))
+    JSON.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, indent=1, ensure_ascii=False) + "\n")
+    PAGE.write_text(page)
+
+
+def rendered(page: str, kept: dict[str, Any]) -> str:
+    """Give docs/performance.md with what `kept` says in its places.
+
+    Raises `ValueError` when it has no place, or two, for something.
+    """
     goals = [Goal(**goal) for run in kept.values() for goal in run["result"]["goals"]]
     if {"covered", "fresh"} <= kept.keys():
         goals.append(beside.beside_the_fresh(*(kept[name]["result"]["figures"] for name in ("covered", "fresh"))))
-        page = _placed(page, "covered", _markdown(kept, "covered"))
+    for name in kept:
+        page = _placed(page, name, _markdown(kept, name))
     page = _placed(page, "goals", _goals(sorted(goals, key=lambda goal: goal.number)))
-    page = _placed(page, "machine", _table(Table("", ("what", ""), tuple(about["machine"].items()))).strip())
-    JSON.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, indent=1, ensure_ascii=False) + "\n")
-    PAGE.write_text(page)
+    newest = max((run["about"] for run in kept.values()), key=lambda about: str(about["date"]))
+    return _placed(page, "machine", _table(Table("", ("what", ""), tuple(newest["machine"].items()))).strip())
 
 
 def _markdown(kept: dict[str, Any], name: str) -> str:
