@@ -42,4 +42,5 @@ def skippable(content: bytes = b"skip me") -> bytes:
 
 def with_a_dictionary(data: bytes) -> bytes:
     """Give `data` as a frame that needs a dictionary, and does not say so."""
-    return zstd.compress(data, zstd_dict=zstd.ZstdDict(data, is_raw=True))
+    made: bytes = zstd.compress(data, zstd_dict=zstd.ZstdDict(data, is_raw=True))
+    return made

@@ -100,7 +100,7 @@ def test_not_more_than_a_byte_over_the_bound_is_ever_made(monkeypatch: pytest.Mo
             unused_data = b""
 
             def decompress(self, data: bytes, **limits: Any) -> bytes:
-                out = decompressor.decompress(data, **limits)
+                out: bytes = decompressor.decompress(data, **limits)
                 made.append(len(out))
                 return out
 

@@ -48,7 +48,7 @@ def entry(data: bytes) -> None:
 
 def _packed(provider: Provider, payload: bytes) -> bytes:
     """Give a payload as a frame: ours, one by hand, one with more behind it, cut or changed, none at all, or a bomb."""
-    ours = zstd.compress(payload, 1)
+    ours: bytes = zstd.compress(payload, 1)
     match provider.byte() % 8:
         case 1:
             window, says, dictionary = provider.choice(_WINDOWS), provider.choice((None, len(payload))), None
