@@ -274,8 +274,9 @@ class SharedCache:
         try:
             codec.check_signature(self.settings.signing_keys, entry.signature, entry.claim(self.dataset.name))
             if entry.payload is not None:
-                rows = codec.decode(entry.payload, entry.format, entry.digest, self.dataset.row_type)
-            elif held is not None and held.format == entry.format:
+                limit = self.settings.max_payload
+                rows = codec.decode(entry.payload, entry.format, entry.digest, self.dataset.row_type, max_payload=limit)
+            elif held is not None and codec.meaning(held.format) == codec.meaning(entry.format):
                 rows = held.snapshot.rows
             else:
                 # The digest is that of our rows, the format another: the same bytes, other values.
@@ -358,7 +359,7 @@ class SharedCache:
                     return self._fall_back(call, error=None)
                 if loaded.taint is not None:
                     return self._tainted(loaded)
-                if len(loaded.payload.data) > self.settings.max_payload:
+                if loaded.payload.size > self.settings.max_payload:
                     return self._oversized(lock, loaded)
                 return self._publish(call, start, answer, lock, loaded)
         except Exception as error:
@@ -437,7 +438,7 @@ class SharedCache:
             "oversized",
             "",
             "the payload is over max_payload, so every process loads for itself: raise KCG_CACHE_MAX_PAYLOAD",
-            bytes=len(loaded.payload.data),
+            bytes=loaded.payload.size,
             max_payload=self.settings.max_payload,
         )
         return self._kept_privately(loaded)

@@ -3,6 +3,7 @@
 Two formats. `ORJSON` is orjson's, for all that it writes and reads back equal. `STDLIB` is the standard library's
 json, for the rest that JSON of Python can hold: integers beyond 64 bits, depth over 254, numbers that are not finite,
 lone surrogates. Which one it is stands in the entry's ``format``, so that a value means the same to whoever reads it.
+Behind it ``+zstd`` says that the payload is packed (`kcg_cache.compression`); the digest is that of the unpacked one.
 """
 
 import hashlib
@@ -15,12 +16,14 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from kcg_cache import compression
 from kcg_cache.errors import DatasetError, EntryError
 from kcg_cache.rows import FrozenDict, freeze, frozen_row
 
 ORJSON = "orjson"
 STDLIB = "json"
-FORMATS = (ORJSON, STDLIB)
+_PACKED = "+zstd"
+FORMATS = (ORJSON, STDLIB, ORJSON + _PACKED, STDLIB + _PACKED)
 
 #: The most levels of nesting that are shared. Every supported Python reads them, with an empty stack (`on_own_stack`)
 #: and its default recursion limit: what one host could hold and another could not would be reloaded for ever.
@@ -36,11 +39,14 @@ _PERSON = b"kcg_cache.sig.v1"  # 16 bytes, BLAKE2b's most: a signature of ours i
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Encoded rows: the bytes that are shared, their digest and their format."""
+    """Encoded rows: the bytes that are shared, and the digest, format and size of what they say."""
 
+    #: As they are sent: packed, if the format says so.
     data: bytes
     digest: str
     format: str
+    #: In bytes, unpacked: what `max_payload` bounds, on every host alike.
+    size: int
     #: What everybody reads from `data`, immutable: whoever encoded them need not decode them.
     rows: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
@@ -78,21 +84,34 @@ def encode(dataset: str, rows: Iterable[Any], row_type: type[Mapping[str, Any]] 
         for (number, _), text, back in zip(odd, texts, backs, strict=True):
             parts[number], frozen[number] = text.encode(), frozen_row(back, row_type)
     data = b"[" + b",".join(parts) + b"]"
-    return Payload(data, digest_of(data), STDLIB if odd else ORJSON, tuple(frozen))
+    fmt = STDLIB if odd else ORJSON
+    packed = compression.packed(data)
+    sent, sent_as = (data, fmt) if packed is None else (packed, fmt + _PACKED)
+    return Payload(sent, digest_of(data), sent_as, len(data), tuple(frozen))
 
 
-def decode(data: bytes, fmt: str, digest: str, row_type: type[Mapping[str, Any]] = FrozenDict) -> tuple[Any, ...]:
+def meaning(fmt: str) -> str:
+    """Give what a format says of the values alone: how the bytes are packed changes none of them."""
+    return fmt.removesuffix(_PACKED)
+
+
+def decode(
+    data: bytes, fmt: str, digest: str, row_type: type[Mapping[str, Any]] = FrozenDict, *, max_payload: int
+) -> tuple[Any, ...]:
     """Check a payload against its digest and give its rows, immutable (see `kcg_cache.rows`).
 
-    Raises `EntryError` (PROTOCOL R14) whose `reason` is "format", "digest" or "payload".
+    Raises `EntryError` (PROTOCOL R14) whose `reason` is "format", "digest" or "payload", or "oversized" for one that is
+    unpacked to more than `max_payload` bytes.
     """
     if fmt not in FORMATS:
         raise EntryError(f"format {fmt[:40]!r} is not known to this version, which reads {FORMATS}", reason="format")
+    if fmt.endswith(_PACKED):
+        data = compression.unpacked(data, max_payload)
     if digest_of(data) != digest:
         raise EntryError(f"the payload is not the one of digest {digest[:40]!r}", reason="digest")
     try:
         # Decoded here: by itself json guesses at UTF-16, and takes surrogates in UTF-8, which are then no JSON's text.
-        rows = orjson.loads(data) if fmt == ORJSON else on_own_stack(lambda: json.loads(data.decode()))
+        rows = orjson.loads(data) if meaning(fmt) == ORJSON else on_own_stack(lambda: json.loads(data.decode()))
     except (ValueError, RecursionError) as error:  # orjson's and json's errors are ValueErrors
         raise EntryError(f"the payload is no JSON: {error}", reason="payload") from error
     if type(rows) is not list or not all(type(row) is dict for row in rows):

@@ -18,7 +18,7 @@ class NearCopy:
 
     #: What covered reads return.
     snapshot: Snapshot
-    #: The payload's format: the same bytes in another format would mean other values.
+    #: The payload's format, whose meaning (`codec.meaning`) counts: the same bytes would mean other values in another.
     format: str
     #: On the process's clock: when the request that confirmed it was sent, plus the lease.
     valid_until: float

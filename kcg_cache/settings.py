@@ -55,7 +55,7 @@ class Settings:
     stale_if_error: float = 0.0
     #: Keys that sign and check entries: the first signs, all are accepted. 16 to 64 bytes each; none is off.
     signing_keys: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
-    #: The largest payload, in bytes, that is shared (PROTOCOL R14).
+    #: The largest payload, in bytes before it is compressed, that is shared (PROTOCOL R14).
     max_payload: int = 32 * 1024 * 1024
     #: "shared", or "bypass": every read from the database, no rows written to Redis (the off switch).
     mode: Literal["shared", "bypass"] = "shared"

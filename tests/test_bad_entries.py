@@ -24,18 +24,23 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from kcg_cache import Settings, SharedCache, codec, testing
+from kcg_cache import Dataset, Settings, SharedCache, codec, testing
 from kcg_cache.cli import status
 from kcg_cache.cli.output import Output
 from kcg_cache.codec import MAX_DEPTH
+from kcg_cache.compression import zstd
 from kcg_cache.embedded import EmbeddedValkey
 from kcg_cache.keys import Keys
 from tests.conftest import Backend, real_client
 from tests.doubles import Source, TickedSystem, fail, version_of
+from tests.frames import bomb, frame, skippable, with_a_dictionary
 
 KEY, OTHER_KEY = b"0123456789abcdef", b"fedcba9876543210"
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 FIELDS = ("digest", "payload", "format", "loaded_at", "load_us", "incarnation", "source", "signature")
+
+#: What hostile frames hold: rows that any reader would take.
+ROWS = b'[{"version": 99}]'
 
 REJECTED, UNCOUNTED, BELIEVED = "rejected", "uncounted", "believed"
 
@@ -74,8 +79,13 @@ def with_fields(**fields: Any) -> Damage:
 
 
 def with_payload(data: bytes, fmt: str = codec.ORJSON) -> Damage:
-    """Put another payload there whose digest matches."""
-    return with_fields(payload=data, format=fmt, digest=codec.digest_of(data))
+    """Put another payload there whose digest matches, packed if the format says so."""
+    return with_frame(zstd.compress(data), data, fmt) if fmt.endswith("+zstd") else with_frame(data, data, fmt)
+
+
+def with_frame(sent: bytes, data: bytes = ROWS, fmt: str = "orjson+zstd") -> Damage:
+    """Put a frame of zstd there, with the digest of what is in it."""
+    return with_fields(payload=sent, format=fmt, digest=codec.digest_of(data))
 
 
 def truncated(field: str, part: float) -> Damage:
@@ -123,9 +133,30 @@ REJECTED_BY_ALL: dict[str, tuple[Damage, str]] = {
     ),
     **{
         f"format {value!r:.20}": (with_fields(format=value), "format")
-        for value in (b"", b"orjson/2", b"orjson+zstd", b"ORJSON", b"\xff\xfe", b"x" * 100_000)
+        for value in (b"", b"orjson/2", b"orjson+lz4", b"+zstd", b"ORJSON", b"\xff\xfe", b"x" * 100_000)
     },
     "a payload over max_payload": (with_payload(b"[" + b" " * 1000 + b"]"), "oversized"),
+    "a packed payload over max_payload": (with_payload(b"[" + b" " * 1000 + b"]", "orjson+zstd"), "unpacked"),
+    "a bomb of 1 GB": (with_frame(bomb(2**30)), "bomb"),
+    "a bomb of 1 GB that says its size": (with_frame(bomb(2**30, says=2**30)), "bomb"),
+    **{
+        what: (with_frame(sent), "payload")
+        for what, sent in {
+            "a payload that is not packed, as one that is": ROWS,
+            "a frame that is cut": zstd.compress(ROWS)[:-1],
+            "a frame's head": zstd.compress(ROWS)[:5],
+            "a frame with more behind it": zstd.compress(ROWS) + b"\0",
+            "two frames": zstd.compress(ROWS[:5]) + zstd.compress(ROWS[5:]),
+            "a frame behind a skippable one": skippable() + zstd.compress(ROWS),
+            "a frame with a dictionary": frame(ROWS, dictionary=7),
+            "a frame with a dictionary that it does not name": with_a_dictionary(ROWS),
+            "a frame with a window of 2 GB": frame(ROWS, window_log=31),
+            "a frame that says another size": frame(ROWS, says=len(ROWS) + 1),
+            "a frame that says it is huge": frame(ROWS, says=2**60),
+        }.items()
+    },
+    "a packed payload, as one that is not": (with_frame(zstd.compress(ROWS), fmt="orjson"), "digest"),
+    "a frame of other rows": (with_frame(zstd.compress(b"[]")), "digest"),
     **{
         f"{what}, {fmt}": (with_payload(data, fmt), "payload")
         for what, data in {
@@ -210,6 +241,11 @@ def claim_of(entry: dict[str, bytes]) -> codec.Claim:
     )
 
 
+def limit_for(reason: str) -> int:
+    """Give a reader's max_payload: a small one for what is over it, which the fleet's own rows are not."""
+    return 1000 if reason in ("oversized", "unpacked") else Settings().max_payload
+
+
 # --- what has to follow ---------------------------------------------------------------------------------------------
 
 
@@ -225,7 +261,7 @@ def check(
 ) -> None:
     """Read what is there as two new processes do, one after the other."""
     caplog.clear()
-    settings.setdefault("max_payload", 1000 if reason == "oversized" else Settings().max_payload)
+    settings.setdefault("max_payload", limit_for(reason))
     reader, next_reader = (backend.worker(**settings) for _ in range(2))
     with caplog.at_level(logging.DEBUG, "kcg_cache"):
         snapshot, next_snapshot = reader.read(None), next_reader.read(None)
@@ -264,11 +300,17 @@ def test_the_log_line_names_the_reason(backend: Backend, caplog: pytest.LogCaptu
     """To a reader without keys; with them, a signature that does not fit is told first."""
     how, reason = REJECTED_BY_ALL[name]
     damage(backend, how)
-    reader = backend.worker(max_payload=1000 if reason == "oversized" else Settings().max_payload)
+    reader = backend.worker(max_payload=limit_for(reason))
     with caplog.at_level(logging.WARNING, "kcg_cache"):
         reader.read(None)
     (line,) = [record.getMessage() for record in caplog.records]
-    told = {"digest": "not the one of digest", "format": "is not known to this version", "payload": "the payload is no"}
+    told = {
+        "digest": "not the one of digest",
+        "format": "is not known to this version",
+        "payload": "the payload is no",
+        "unpacked": "the payload is over max_payload (1000 bytes) when it is unpacked",
+        "bomb": "the payload is over max_payload (33554432 bytes) when it is unpacked",
+    }
     assert told.get(reason, f"not accepted: {reason}") in line
 
 
@@ -595,13 +637,34 @@ def test_status_shows_foreign_locks(backend: Backend, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, (_, reason) in REJECTED_BY_ALL.items() if reason not in ("digest", "payload", "oversized")]
+    [
+        name
+        for name, (_, reason) in REJECTED_BY_ALL.items()
+        if reason not in ("digest", "payload", "oversized", "unpacked", "bomb")
+    ]
     + ["another incarnation", "an empty incarnation", "half an incarnation", "an incarnation of no UTF-8"],
 )
 def test_status_says_why_readers_do_not_take_an_entry(backend: Backend, name: str) -> None:
     """As far as it can be told without the payload, which it does not fetch."""
     damage(backend, REJECTED_BY_ALL[name][0] if name in REJECTED_BY_ALL else UNCOUNTED_BY_ALL[name])
     assert document(backend.worker())["entry"]["refused_because"]
+
+
+def copied(backend: Backend, times: int) -> Dataset:
+    """Give a dataset of so many rows."""
+    return Dataset("numbers", lambda conn: backend.source.load(conn) * times, transactional=False)
+
+
+def test_status_tells_the_size_in_redis_and_that_it_is_compressed(
+    backend: Backend, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not that of the rows, which only their payload could tell."""
+    for copies, words in ((1, ["B"]), (500, ["B,", "compressed"])):
+        worker = backend.worker(copied(backend, copies))
+        worker.read(None, force=True)
+        assert document(worker)["entry"]["payload_bytes"] == len(backend.entry()["payload"])
+        (line,) = [line for line in capfd.readouterr().out.splitlines() if line.strip().startswith("size ")]
+        assert line.split() == ["size", str(len(backend.entry()["payload"])), *words]
 
 
 @pytest.mark.parametrize("name", [*REJECTED_WITH_KEYS, *BELIEVED_BY_ALL])

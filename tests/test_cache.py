@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from kcg_cache import (
     Settings,
     SharedCache,
     codec,
+    compression,
 )
 from kcg_cache.answers import Entry, Fill, Floor, Question
 from kcg_cache.cache import _after_fork_in_child, _Call, _Handover, _Permit
@@ -35,6 +37,7 @@ from kcg_cache.system import SYSTEM
 from tests.conftest import Backend, real_client
 from tests.doubles import EagerSystem, fail, once, version_of
 from tests.fleet import locks_of
+from tests.frames import bomb, frame
 
 # --- sharing --------------------------------------------------------------------------------------------------------
 
@@ -339,6 +342,127 @@ def test_the_same_bytes_in_another_format_are_not_the_same(backend: Backend) -> 
     backend.system.tick(1)
     assert worker.read(None).source == "redis"
     assert worker.metrics["reads_redis"] == 1  # decoded anew, not renewed
+
+
+def large(backend: Backend) -> Dataset:
+    """Give a dataset whose payload is large enough to be packed."""
+    return Dataset("numbers", lambda conn: backend.source.load(conn) * 200, transactional=False)
+
+
+def test_a_large_payload_is_packed_and_everyone_reads_the_same_rows(backend: Backend) -> None:
+    """The entry says that it is, and its digest is that of what is in it."""
+    filler = backend.worker(large(backend), signing_keys=(b"0123456789abcdef",))
+    filled = filler.read(None)
+    entry = backend.entry()
+    assert entry["format"] == b"orjson+zstd"
+    raw = compression.zstd.decompress(entry["payload"])
+    assert len(entry["payload"]) < len(raw) / 8
+    assert entry["digest"].decode() == codec.digest_of(raw) == filled.digest
+    for keys in ((), (b"0123456789abcdef",)):
+        reader = backend.worker(large(backend), signing_keys=keys)
+        assert reader.read(None).rows == filled.rows
+        assert reader.metrics["reads_redis"] == 1
+    backend.system.tick(1)
+    assert filler.read(None).rows is filled.rows
+    assert filler.metrics["lease_renewals"] == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("ours", "unpacked"), ("unpacked", "ours"), ("ours", "another's"), ("another's", "ours")],
+)
+def test_the_same_rows_packed_otherwise_are_the_same(backend: Backend, before: str, after: str) -> None:
+    """Another release filled in the meantime, or one that does not pack: no payload is sent to whoever has the rows."""
+    backend.worker(large(backend)).read(None)
+    payload = backend.entry()["payload"]
+    raw = compression.zstd.decompress(payload)
+    packings: dict[str, dict[str, Any]] = {
+        "ours": {"payload": payload, "format": "orjson+zstd"},
+        "another's": {"payload": frame(raw), "format": "orjson+zstd"},
+        "unpacked": {"payload": raw, "format": "orjson"},
+    }
+    backend.client.hset(backend.keys.entry, mapping=packings[before])
+    worker = backend.worker(large(backend))
+    rows = worker.read(None).rows
+    backend.client.hset(backend.keys.entry, mapping=packings[after])
+    backend.system.tick(1)
+    assert worker.read(None).rows is rows
+    assert {name: worker.metrics[name] for name in ("scripts_read", "reads_redis", "lease_renewals")} == {
+        "scripts_read": 2,
+        "reads_redis": 1,
+        "lease_renewals": 1,
+    }
+    stranger = backend.worker(large(backend))
+    assert stranger.read(None).rows == rows
+    assert stranger.metrics["reads_redis"] == 1
+
+
+def test_the_same_bytes_in_another_format_are_not_the_same_when_packed(backend: Backend) -> None:
+    """How they are packed is one thing, what they mean another."""
+    worker = backend.worker(large(backend))
+    worker.read(None)
+    backend.client.hset(backend.keys.entry, "format", "json+zstd")
+    backend.system.tick(1)
+    assert worker.read(None).source == "redis"
+    assert worker.metrics["reads_redis"] == 1
+    assert worker.metrics["lease_renewals"] == 0
+
+
+def test_the_signature_vouches_for_how_a_payload_is_packed(backend: Backend) -> None:
+    """It covers the format as it stands there."""
+    keys = (b"0123456789abcdef",)
+    worker = backend.worker(large(backend), signing_keys=keys)
+    worker.read(None)
+    raw = compression.zstd.decompress(backend.entry()["payload"])
+    backend.client.hset(backend.keys.entry, mapping={"payload": raw, "format": "orjson"})
+    backend.system.tick(1)
+    assert worker.read(None).source == "database"
+    assert worker.metrics["entries_rejected"] == 1
+
+
+def test_a_reader_that_may_hold_less_than_the_filler_loads_for_itself(backend: Backend) -> None:
+    """However small the payload was packed: refused by one, and shared by those with the filler's setting (R14)."""
+    filler, reader = backend.worker(large(backend)), backend.worker(large(backend), max_payload=5_000)
+    rows = filler.read(None).rows
+    assert len(backend.entry()["payload"]) < 5_000
+    private = reader.read(None)
+    assert (private.rows, private.shared) == (rows, False)
+    assert reader.metrics["entries_rejected"] == 1
+    assert reader.metrics["fills_oversized"] == 1
+    assert not backend.client.exists(backend.keys.lock)
+    assert backend.worker(large(backend)).read(None).source == "redis"
+
+
+def test_a_packed_payload_counts_with_its_whole_size(backend: Backend) -> None:
+    """What one host shares every host with the same setting takes: to the byte (R14)."""
+    size = codec.encode("numbers", large(backend).load(None)).size
+    backend.source.loads = 0
+    assert backend.worker(large(backend), max_payload=size).read(None).shared
+    reader = backend.worker(large(backend), max_payload=size)
+    assert reader.read(None).source == "redis"
+    assert backend.source.loads == 1
+    smaller = backend.worker(large(backend), max_payload=size - 1)
+    assert not smaller.read(None, force=True).shared
+    assert smaller.metrics["fills_oversized"] == 1
+
+
+def test_a_bomb_is_a_miss_that_the_next_fill_replaces(backend: Backend) -> None:
+    """A gigabyte of zeros in 32 KB: no reader holds more than its max_payload of it (R14)."""
+    backend.worker(large(backend)).read(None)
+    backend.client.hset(backend.keys.entry, mapping={"payload": bomb(2**30), "format": "orjson+zstd"})
+    limit = 1_000_000
+    reader = backend.worker(large(backend), max_payload=limit)
+    tracemalloc.start()
+    try:
+        snapshot = reader.read(None)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * limit
+    assert (snapshot.source, snapshot.shared) == ("database", True)
+    assert reader.metrics["entries_rejected"] == 1
+    assert backend.worker(large(backend)).read(None).source == "redis"
+    assert backend.source.loads == 2
 
 
 def test_an_unsigned_or_forged_entry_is_a_miss_to_whoever_has_keys(backend: Backend) -> None:

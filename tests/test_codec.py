@@ -15,9 +15,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kcg_cache import DatasetError, codec
+from kcg_cache import DatasetError, Settings, codec
 from kcg_cache.codec import MAX_DEPTH, Claim, check_signature, decode, digest_of, encode, on_own_stack, sign
+from kcg_cache.compression import THRESHOLD, zstd
 from kcg_cache.errors import EntryError
+from tests.frames import bomb, frame
+
+MOST = Settings().max_payload
 
 # Two lone surrogates in a row are one character as soon as JSON has said them: no JSON text gives such a str.
 texts = st.text() | st.text(st.characters(min_codepoint=0xD7F0, max_codepoint=0xE010)).filter(
@@ -48,10 +52,65 @@ def exactly(value: Any) -> str:
 def test_what_is_read_back_is_exactly_what_was_loaded(rows: list[dict[str, Any]]) -> None:
     """Through whichever format; numbers keep their type and sign."""
     payload = encode("d", rows)
-    read = decode(payload.data, payload.format, payload.digest)
+    read = decode(payload.data, payload.format, payload.digest, max_payload=MOST)
     assert exactly(list(read)) == exactly(rows)
     assert exactly(payload.rows) == exactly(read)  # whoever encoded them has the same ones, without decoding
-    assert payload.digest == digest_of(payload.data)
+
+
+@given(rows_of_json, st.integers(min_value=0, max_value=3))
+@example([{"a": "x" * (THRESHOLD - 11)}], 0)  # a byte below the threshold, on it, and one above
+@example([{"a": "x" * (THRESHOLD - 10)}], 0)
+@example([{"a": "x" * (THRESHOLD - 9)}], 0)
+@example([{"n": 2**64}], 3)
+def test_it_is_so_on_either_side_of_the_threshold(rows: list[dict[str, Any]], power: int) -> None:
+    """What is packed says so, and its digest and size are those of what is in it."""
+    rows = [*rows, {"filler": "ab" * 1000}] * 2**power
+    payload = encode("d", rows)
+    read = decode(payload.data, payload.format, payload.digest, max_payload=payload.size)
+    assert exactly(list(read)) == exactly(rows)
+    assert exactly(payload.rows) == exactly(read)
+    raw = payload.data
+    if payload.format.endswith("+zstd"):
+        raw = zstd.decompress(payload.data)
+        assert len(payload.data) <= len(raw) * 7 / 8
+    assert payload.format.endswith("+zstd") == (len(raw) >= THRESHOLD)
+    assert (payload.size, payload.digest) == (len(raw), digest_of(raw))
+
+
+@pytest.mark.parametrize(
+    ("fmt", "means"),
+    [
+        ("orjson", "orjson"),
+        ("json", "json"),
+        ("orjson+zstd", "orjson"),
+        ("json+zstd", "json"),
+        ("orjson+zstd+zstd", "orjson+zstd"),
+        ("protobuf/9", "protobuf/9"),
+        ("", ""),
+    ],
+)
+def test_how_a_payload_is_packed_is_no_part_of_what_its_format_means(fmt: str, means: str) -> None:
+    """A near copy is confirmed by the same rows, packed otherwise."""
+    assert codec.meaning(fmt) == means
+
+
+@pytest.mark.parametrize(("numbers", "fmt"), [(2**63, "orjson+zstd"), (2**64, "json+zstd")])
+def test_a_packed_payload_means_what_its_format_says(numbers: int, fmt: str) -> None:
+    """The standard library's format has integers that orjson's has not."""
+    rows = [{"n": numbers}] * 1000
+    payload = encode("d", rows)
+    assert payload.format == fmt
+    assert exactly(list(decode(payload.data, fmt, payload.digest, max_payload=MOST))) == exactly(rows)
+
+
+def test_of_a_packed_payload_no_more_than_the_limit_is_read() -> None:
+    """A host that may hold less than the one that wrote it refuses it (R14)."""
+    payload = encode("d", [{"a": 1}] * 1000)
+    assert decode(payload.data, payload.format, payload.digest, max_payload=payload.size)
+    for data, most in ((payload.data, payload.size - 1), (bomb(2**30), MOST)):
+        with pytest.raises(EntryError, match="over max_payload") as refused:
+            decode(data, payload.format, payload.digest, max_payload=most)
+        assert refused.value.reason == "oversized"
 
 
 def test_rows_are_asked_for_one_at_a_time_and_not_kept() -> None:
@@ -96,7 +155,7 @@ def test_not_a_number_comes_back_as_such() -> None:
     """Orjson would have written null."""
     payload = encode("d", [{"v": math.nan}])
     assert payload.format == "json"
-    assert math.isnan(decode(payload.data, payload.format, payload.digest)[0]["v"])
+    assert math.isnan(decode(payload.data, payload.format, payload.digest, max_payload=MOST)[0]["v"])
 
 
 def nested(levels: int) -> Any:
@@ -115,7 +174,7 @@ def test_any_depth_up_to_the_limit_is_shared_however_deep_the_callers_stack_is(l
     """A host whose calls are nested deeper reads the same entry."""
     rows = [{"v": nested(levels)}]
     payload = encode("d", rows)
-    assert at_depth_of(700, lambda: decode(payload.data, payload.format, payload.digest))
+    assert at_depth_of(700, lambda: decode(payload.data, payload.format, payload.digest, max_payload=MOST))
     assert at_depth_of(700, lambda: encode("d", rows)) == payload
     assert payload.format == ("orjson" if levels <= 253 else "json")
 
@@ -131,7 +190,7 @@ def test_beyond_the_limit_a_row_is_refused_in_words() -> None:
     """It says which, and the limit is the same for lists and dicts: the row is the first level."""
     for nest in (nested, nested_in_dicts):
         payload = encode("d", [{"v": nest(MAX_DEPTH - 1)}])
-        assert decode(payload.data, payload.format, payload.digest)
+        assert decode(payload.data, payload.format, payload.digest, max_payload=MOST)
         with pytest.raises(DatasetError, match=r"row 0 is nested more than 950 levels"):
             encode("d", [{"v": nest(MAX_DEPTH)}])
 
@@ -197,13 +256,23 @@ def test_an_integer_that_python_does_not_read_from_text_is_refused() -> None:
         with pytest.raises(DatasetError, match=r"row 0\['a'\] is an integer of more digits"):
             encode("d", [{"a": number}])
     payload = encode("d", [{"a": 10**4300 - 1}])
-    assert decode(payload.data, payload.format, payload.digest)[0]["a"] == 10**4300 - 1
+    assert decode(payload.data, payload.format, payload.digest, max_payload=MOST)[0]["a"] == 10**4300 - 1
 
 
 @pytest.mark.parametrize(
     ("data", "fmt", "digest", "reason"),
     [
-        (b"[]", "orjson+zstd", digest_of(b"[]"), "format"),
+        (b"[]", "orjson+lz4", digest_of(b"[]"), "format"),
+        (b"[]", "orjson+zstd+zstd", digest_of(b"[]"), "format"),
+        (b"[]", "orjson+zstd", digest_of(b"[]"), "payload"),
+        (b"[]", "json+zstd", digest_of(b"[]"), "payload"),
+        (frame(b"[]"), "orjson", digest_of(frame(b"[]")), "payload"),
+        (frame(b"[]"), "orjson+zstd", digest_of(frame(b"[]")), "digest"),
+        (frame(b"[]")[:-1], "orjson+zstd", digest_of(b"[]"), "payload"),
+        (frame(b"[]") + b"]", "orjson+zstd", digest_of(b"[]"), "payload"),
+        (frame(b"{}"), "orjson+zstd", digest_of(b"{}"), "payload"),
+        (frame(b"["), "json+zstd", digest_of(b"["), "payload"),
+        (frame(b'[{"a": NaN}]'), "orjson+zstd", digest_of(b'[{"a": NaN}]'), "payload"),
         (b"[]", "orjson", "0" * 32, "digest"),
         (b"[", "orjson", digest_of(b"["), "payload"),
         (b"[", "json", digest_of(b"["), "payload"),
@@ -223,7 +292,7 @@ def test_an_integer_that_python_does_not_read_from_text_is_refused() -> None:
 def test_a_payload_that_is_not_what_it_says_is_an_entry_error(data: bytes, fmt: str, digest: str, reason: str) -> None:
     """With the reason by which it is counted (R14)."""
     with pytest.raises(EntryError) as refused:
-        decode(data, fmt, digest)
+        decode(data, fmt, digest, max_payload=MOST)
     assert refused.value.reason == reason
     assert reason in str(refused.value)
 

@@ -45,7 +45,9 @@ def test_a_target_notices_a_defect(name: str, monkeypatch: pytest.MonkeyPatch) -
     """A target that passes whatever the code does would find nothing: here nothing is decoded as it was encoded."""
     decode = codec.decode
     with pytest.raises(AssertionError):  # noqa: PT012 - which of the inputs shows it is not the point
-        monkeypatch.setattr(codec, "decode", lambda *arguments: decode(*arguments)[:-1] or ({"a": 2},))
+        monkeypatch.setattr(
+            codec, "decode", lambda *arguments, **named: decode(*arguments, **named)[:-1] or ({"a": 2},)
+        )
         for path in [*(CORPUS / name).iterdir(), *REGRESSIONS.glob(f"{name}-*")]:
             targets.TARGETS[name](path.read_bytes())
 

@@ -230,7 +230,8 @@ def _entry_facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     yield "time left", _time_left(entry)
     yield "digest", entry["digest"] or "?"
     yield "format", f"{entry['format'] or '?'}, {'signed' if entry['signed'] else 'not signed'}"
-    yield "size", shown.size(entry["payload_bytes"])
+    packed = entry["format"] is not None and codec.meaning(entry["format"]) != entry["format"]
+    yield "size", shown.size(entry["payload_bytes"]) + (", compressed" if packed else "")
     yield "filled by", f"{entry['filled_by'] or '?'}, in {_spell(entry['load_seconds'])}"
     yield "from database", entry["source"] or "(not told)"
 

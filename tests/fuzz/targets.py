@@ -10,14 +10,19 @@ import orjson
 from kcg_cache import Settings, codec, lua
 from kcg_cache.answers import Current, Entry, Fill, Grant, Question, Wait
 from kcg_cache.cli.status import _document
+from kcg_cache.compression import zstd
 from kcg_cache.datasets import ACTIVE_VERSIONS, json_object, version_row
 from kcg_cache.errors import DatasetError, EntryError, StoreReplyError
 from kcg_cache.rows import FrozenDict, FrozenList
 from kcg_cache.store import Store
+from tests.frames import bomb, frame, skippable
 from tests.fuzz.provider import Provider
 
 _KEYS = (b"0123456789abcdef", b"fedcba9876543210")
 _TOKEN = "a" * 32
+#: The most that a payload may be unpacked to, and windows that a frame may ask for.
+_MOST = 200_000
+_WINDOWS = (10, 17, 19, 20, 31, 41)
 
 
 def entry(data: bytes) -> None:
@@ -29,10 +34,39 @@ def entry(data: bytes) -> None:
     fmt = provider.choice((codec.ORJSON, codec.STDLIB, provider.text()))
     # Behind the digest there is nothing to be found unless it matches.
     digest = codec.digest_of(payload) if provider.byte() % 8 else provider.text()
-    claim = codec.Claim("d", fmt, provider.text(), digest, provider.text(), provider.text())
+    source, loaded_at, incarnation = provider.text(), provider.text(), provider.text()
     keys = provider.choice(((), _KEYS[:1], _KEYS))
-    signature = codec.sign(provider.choice((keys, _KEYS[1:])), claim) if provider.byte() % 4 else provider.text()
+    signed_with = provider.choice((keys, _KEYS[1:])) if provider.byte() % 4 else None
+    signature = provider.text() if signed_with is None else ""
+    if provider.byte() % 8:
+        payload, fmt = _packed(provider, payload), fmt + "+zstd"
+    claim = codec.Claim("d", fmt, source, digest, loaded_at, incarnation)
+    if signed_with is not None:
+        signature = codec.sign(signed_with, claim)
     _check_entry(payload, claim, keys, signature)
+
+
+def _packed(provider: Provider, payload: bytes) -> bytes:
+    """Give a payload as a frame: ours, one by hand, one with more behind it, cut or changed, none at all, or a bomb."""
+    ours: bytes = zstd.compress(payload, 1)
+    match provider.byte() % 8:
+        case 1:
+            window, says, dictionary = provider.choice(_WINDOWS), provider.choice((None, len(payload))), None
+            says = provider.integer() & 2**64 - 1 if provider.byte() % 4 == 1 else says
+            dictionary = provider.byte() if provider.byte() % 4 == 1 else None
+            return frame(payload, window_log=window, says=says, dictionary=dictionary)
+        case 2:
+            return ours + provider.choice((ours, skippable(), provider.raw()))
+        case 3:
+            return ours[: -1 - provider.byte()]
+        case 4:
+            changed, at = bytearray(ours), provider.byte() % len(ours)
+            changed[at] = provider.byte()
+            return bytes(changed)
+        case 5:
+            return provider.choice((bomb(_MOST + provider.integer() % _MOST), ours[:4] + provider.raw(), skippable()))
+        case _:
+            return ours
 
 
 def _check_entry(payload: bytes, claim: codec.Claim, keys: tuple[bytes, ...], signature: str) -> None:
@@ -40,12 +74,17 @@ def _check_entry(payload: bytes, claim: codec.Claim, keys: tuple[bytes, ...], si
     signed = signature in [codec.sign([key], claim) for key in keys]
     assert refused == ("" if signed or not keys else "signature")
     rows: list[tuple[Any, ...]] = []
-    refused = _refusal(lambda: rows.append(codec.decode(payload, claim.format, claim.digest)))
-    assert refused in ("", "format", "digest", "payload")
+    refused = _refusal(lambda: rows.append(codec.decode(payload, claim.format, claim.digest, max_payload=_MOST)))
+    packed = claim.format.endswith("+zstd")
+    assert refused in ("", "format", "digest", "payload") or (refused == "oversized" and packed)
     assert (refused == "format") == (claim.format not in codec.FORMATS)
-    assert (refused in ("", "payload")) <= (claim.digest == codec.digest_of(payload))
+    if packed and not refused:
+        payload = zstd.decompress(payload)
+        assert len(payload) <= _MOST
+    if not refused or (refused == "payload" and not packed):
+        assert claim.digest == codec.digest_of(payload)
     if not refused:
-        _check_rows(payload, claim.format, rows[0])
+        _check_rows(payload, codec.meaning(claim.format), rows[0])
 
 
 def _refusal(work: Callable[[], object]) -> str:
@@ -72,7 +111,7 @@ def _check_rows(payload: bytes, fmt: str, rows: tuple[Any, ...]) -> None:
         if "levels deep" not in str(error):  # deeper than we share: no encoder of ours has written it
             raise
         return
-    assert _told(codec.decode(again.data, again.format, again.digest)) == _told(rows)
+    assert _told(codec.decode(again.data, again.format, again.digest, max_payload=again.size)) == _told(rows)
 
 
 def reply(data: bytes) -> None:
@@ -138,8 +177,8 @@ _LIKELY: dict[str, tuple[bytes, ...]] = {
     "kind": (b"ROWS", b"SAME", b"FILL", b"WAIT"),
     "status": (b"PUBLISHED", b"RENEWED", b"RELEASED", b"REJECTED"),
     "copy": (b"rows", b"same", b""),
-    "format": (b"orjson", b"json"),
-    "payload": (b"[]", b'[{"a":1}]'),
+    "format": (b"orjson", b"json", b"orjson+zstd", b"json+zstd"),
+    "payload": (b"[]", b'[{"a":1}]', frame(b"[]"), frame(b'[{"a":1}]'), bomb(_MOST + 1)),
     "digest": tuple(codec.digest_of(payload).encode() for payload in (b"[]", b'[{"a":1}]')),
     "lock": (b"", b"a|1|a/b|1", b"a|" + b"9" * 5000 + b"|a/b|1"),
     **dict.fromkeys(
@@ -220,12 +259,12 @@ def params(data: bytes) -> None:
             assert _told(read) == _told(codec.on_own_stack(lambda: json.loads(text)))
     # One bad row never costs the others: whatever came out of it can be shared.
     shared = codec.encode("d", [row])
-    rows = codec.decode(shared.data, shared.format, shared.digest)
+    rows = codec.decode(shared.data, shared.format, shared.digest, max_payload=shared.size)
     # Of two lone surrogates in a row JSON makes one character; of everything else what it was.
     told = _told([row])
     assert _told(list(rows)) == told or "\\ud" in repr(told)
     again = codec.encode("d", list(rows))
-    assert _told(codec.decode(again.data, again.format, again.digest)) == _told(rows)
+    assert _told(codec.decode(again.data, again.format, again.digest, max_payload=again.size)) == _told(rows)
 
 
 def _check_frozen(rows: tuple[Any, ...]) -> None:

@@ -16,6 +16,7 @@ _TESTS: dict[str, tuple[str, ...]] = {
     "kcg_cache/outage.py": (_NEAR, _STORE, _CACHE),
     "kcg_cache/store.py": (_STORE, _SCRIPTS, _CACHE),
     "kcg_cache/codec.py": ("tests/test_codec.py", _CACHE),
+    "kcg_cache/compression.py": ("tests/test_compression.py", _CACHE),
     "kcg_cache/settings.py": ("tests/test_settings.py", _CACHE),
     "kcg_cache/cache.py": (_CACHE, _POSTGRES),
     "kcg_cache/postgres.py": (_POSTGRES,),
