@@ -129,6 +129,7 @@ def _set_up(local: Local, place: Place) -> None:
     client: Any = redis.Redis.from_url(place.redis_url, protocol=2)
     connection = place.database.connection
     payload = codec.encode(ACTIVE_VERSIONS.name, place.load())
+    plain = orjson.dumps(place.load())
     cache.read(connection)
     local.things["fill"] = place, cache, client
     local.things["timed"] = {
@@ -136,8 +137,10 @@ def _set_up(local: Local, place: Place) -> None:
         _OURS: lambda: _filled(cache, connection),
         _PING: client.ping,
         _SELECT: functools.partial(postgres.fetch, connection, "SELECT 1"),
-        _LOADS: lambda: orjson.loads(payload.data),
-        _DECODE: lambda: codec.decode(payload.data, payload.format, payload.digest, ACTIVE_VERSIONS.row_type),
+        _LOADS: lambda: orjson.loads(plain),
+        _DECODE: lambda: codec.decode(
+            payload.data, payload.format, payload.digest, ACTIVE_VERSIONS.row_type, max_payload=payload.size
+        ),
     }
 
 

@@ -26,7 +26,7 @@ def describe(rig: Rig) -> dict[str, str]:
 def releases() -> dict[str, str]:
     """Give the installed release of everything that is measured, and of what we stand on."""
     names = dict.fromkeys(name for candidate in CATALOGUE for name in candidate.distributions)
-    names |= dict.fromkeys(["redis", "hiredis", "orjson", "psycopg2-binary"])
+    names |= dict.fromkeys(["redis", "hiredis", "orjson", "psycopg2-binary", "backports.zstd"])
     return {name: importlib.metadata.version(name) for name in names if name != "kcg-cache"}
 
 

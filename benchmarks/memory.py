@@ -73,9 +73,12 @@ def run(rig: Rig, effort: Effort) -> Result:
 def _copy(_local: Local, place: Place) -> _Copy:
     candidate = OursRead(place)
     rows = candidate.read()
-    data = codec.encode(ACTIVE_VERSIONS.name, list(rows))
-    ours, ours_allocated = _allocated(lambda: codec.decode(data.data, data.format, data.digest, VersionRow))
-    plain, plain_allocated = _allocated(lambda: orjson.loads(data.data))
+    payload = codec.encode(ACTIVE_VERSIONS.name, list(rows))
+    data = orjson.dumps(list(rows))
+    ours, ours_allocated = _allocated(
+        lambda: codec.decode(payload.data, payload.format, payload.digest, VersionRow, max_payload=payload.size)
+    )
+    plain, plain_allocated = _allocated(lambda: orjson.loads(data))
     sizes = _deep_size(ours), _deep_size(plain)
     count = len(rows)
     del ours, plain, rows

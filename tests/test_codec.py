@@ -169,14 +169,21 @@ def at_depth_of(frames: int, work: Any) -> Any:
     return work() if frames == 0 else at_depth_of(frames - 1, work)
 
 
-@pytest.mark.parametrize("levels", [200, 253, 254, 255, 256, 500, MAX_DEPTH - 1])
+@pytest.mark.parametrize("levels", [252, 253, 254, 255])
+def test_what_orjson_writes_is_left_to_it(levels: int) -> None:
+    """It writes 254 levels, of which the row is one."""
+    payload = encode("d", [{"v": nested(levels)}])
+    assert payload.format == ("orjson" if levels <= 253 else "json")
+    assert payload.rows == ({"v": nested(levels)},)
+
+
+@pytest.mark.parametrize("levels", [200, 254, 255, 256, 500, MAX_DEPTH - 1])
 def test_any_depth_up_to_the_limit_is_shared_however_deep_the_callers_stack_is(levels: int) -> None:
     """A host whose calls are nested deeper reads the same entry."""
     rows = [{"v": nested(levels)}]
     payload = encode("d", rows)
     assert at_depth_of(700, lambda: decode(payload.data, payload.format, payload.digest, max_payload=MOST))
     assert at_depth_of(700, lambda: encode("d", rows)) == payload
-    assert payload.format == ("orjson" if levels <= 253 else "json")
 
 
 def nested_in_dicts(levels: int) -> Any:
