@@ -5,7 +5,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def run(rig: Rig, effort: Effort) -> Result:
 def _copy(_local: Local, place: Place) -> _Copy:
     candidate = OursRead(place)
     rows = candidate.read()
-    payload = codec.encode(ACTIVE_VERSIONS.name, list(rows))
+    payload = replace(codec.encode(ACTIVE_VERSIONS.name, list(rows)), rows=())  # no copy but the candidate's
     data = orjson.dumps(list(rows))
     ours, ours_allocated = _allocated(
         lambda: codec.decode(payload.data, payload.format, payload.digest, VersionRow, max_payload=payload.size)
@@ -96,7 +96,7 @@ def _copy(_local: Local, place: Place) -> _Copy:
     alive = sum(type(thing) is VersionRow for thing in gc.get_objects())
     same = len(given) == _THREADS and len(set(map(id, given))) == 1
     candidate.close()
-    return _Copy(count, len(data.data), *sizes, ours_allocated, plain_allocated, alive, same)
+    return _Copy(count, len(data), *sizes, ours_allocated, plain_allocated, alive, same)
 
 
 def _allocated(make: Callable[[], Any]) -> tuple[Any, int]:
