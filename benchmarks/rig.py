@@ -51,9 +51,13 @@ class Rig:
         return f"bench-{secrets.token_hex(4)}"
 
     @contextlib.contextmanager
-    def crew(self, count: int) -> Iterator[list[Member]]:
-        """Give so many processes on the clients' cores, until the block ends."""
-        with crew(count, self.board, self.client_cores) as members:
+    def crew(self, count: int, *, everywhere: bool = False) -> Iterator[list[Member]]:
+        """Give so many processes on the clients' cores, until the block ends; `everywhere` on the servers' too.
+
+        A fleet's processes have cores on many hosts: where all work at once, none is kept from one for the servers.
+        """
+        cores = {*self.client_cores, *self.server_cores} if everywhere else self.client_cores
+        with crew(count, self.board, sorted(cores)) as members:
             yield members
 
     def pin_server(self, pid: int) -> None:

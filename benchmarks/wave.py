@@ -39,11 +39,10 @@ _NOTES = (
         "is how long that takes at the link's bandwidth: no less is possible without sending less."
     ),
     (
-        "*Core* is the processor time of all processes together: they share one core here, so the wave takes no less "
-        "than that; a fleet has it on many hosts, where the wire is what is left. *Server* is Redis's own: one thread "
-        "that copies the entry into each answer. A fill wakes all who wait for it at once, and who is not answered "
-        "within `redis_timeout` (0.5 s here) counts a Redis error and loads privately: then there are more loads than "
-        "one."
+        "*Core* is the processor time of all processes together: they share both cores here with the servers, so the "
+        "wave takes no less than half of that; a fleet has it on many hosts, where the wire is what is left. *Server* is "
+        "Redis's own. A fill wakes all who wait for it at once, and who is not answered within `redis_timeout` (0.5 s "
+        "here) counts a Redis error and loads privately: then there are more loads than one."
     ),
 )
 
@@ -86,7 +85,7 @@ def run(rig: Rig, effort: Effort) -> Result:
     fleet = effort.of(64, 3)
     rows: list[tuple[str, ...]] = []
     lines = []
-    with rig.crew(fleet) as members, crew(1, rig.board, rig.server_cores) as (linker,):
+    with rig.crew(fleet, everywhere=True) as members, crew(1, rig.board, rig.server_cores) as (linker,):
         for size in effort.of(("M", "L"), ("M",)):
             for link in effort.of(tuple(_LINKS), ("1 Gbit/s",)):
                 waves = _waves(rig, members, linker, size, _LINKS[link], effort.of(_WAVES[size], 1))
