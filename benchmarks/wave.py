@@ -40,9 +40,9 @@ _NOTES = (
     ),
     (
         "*Core* is the processor time of all processes together: they share both cores here with the servers, so the "
-        "wave takes no less than half of that; a fleet has it on many hosts, where the wire is what is left. *Server* "
-        "is Redis's own. A fill wakes all who wait for it at once, and who is not answered within `redis_timeout` (0.5 s "
-        "here) counts a Redis error and loads privately: then there are more loads than one."
+        "wave takes no less than half of that; a fleet has it on many hosts, where the wire is what is left. "
+        "*Server* is Redis's own. A fill wakes all who wait for it at once, and who is not answered within "
+        "`redis_timeout` (0.5 s here) counts a Redis error and loads privately: then there are more loads than one."
     ),
 )
 
