@@ -48,7 +48,8 @@ class Entry(NamedTuple):
     #: Seconds until the TTL (negative past it), and until the end of stale_if_error.
     fresh: float
     life: float
-    #: None when the caller holds it: its digest is the one that the caller named.
+    #: None when the caller holds it: its digest is the one that the caller named. Of a script's own answer b"" where it
+    #: is yet to be fetched; `Store.read` gives no such entry.
     payload: bytes | None
 
     @property

@@ -1,7 +1,7 @@
 """The only import of redis: bytes in, typed outcomes out.
 
-Every call is one script (PROTOCOL R1), bounded by the client's timeouts, and every error of the driver leaves here as
-one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
+Every decision is one script (PROTOCOL R1), every call is bounded by the client's timeouts, and every error of the
+driver leaves here as one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
 """
 
 import inspect
@@ -220,6 +220,15 @@ def mapped(error: BaseException) -> StoreError:
 
 # --- the store ------------------------------------------------------------------------------------------------------
 
+#: Bytes of payload that an answer of read.lua holds at most: one round trip for what is small. A larger one is fetched
+#: by a plain command, for Lua copies it several times: with megabytes, and a whole fleet that asks at once, the
+#: server's one thread would be busy for longer than `redis_timeout`.
+INLINE = 64 * 1024
+#: How often a payload is fetched that was changed in between, before the script is to give it whatever its size.
+FETCHES = 3
+#: What is fetched: which entry it is, and its payload.
+_FETCHED = ("digest", "loaded_at", "incarnation", "payload")
+
 
 class Store:
     """The scripts of one dataset on one server. Every method raises `StoreError`, and nothing else of the driver's."""
@@ -232,6 +241,8 @@ class Store:
         #: The KEYS of each script, as sent.
         self._key_names: dict[str, list[bytes]] = {}
         self._settings = settings
+        #: The largest payload that is not fetched by itself.
+        self.inline = INLINE
         self._own_client = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
             Settings(redis_url=client_or_url)  # says what a URL may be
@@ -258,7 +269,24 @@ class Store:
         }
 
     def read(self, question: Question) -> Answer:
-        """Ask whether the caller's copy is current, and what to do if not (PROTOCOL R2)."""
+        """Ask whether the caller's copy is current, and what to do if not (PROTOCOL R2).
+
+        A payload over `inline` is fetched after the answer. If the entry is another by then, the question is put again.
+        """
+        for _ in range(FETCHES):
+            answer = self._ask(question, self.inline)
+            entry = answer.entry if isinstance(answer, Current) else answer.fallback
+            if entry is None or entry.payload != b"":
+                return answer
+            payload = self._fetched(entry)
+            if payload:
+                entry = entry._replace(payload=payload)
+                return answer._replace(entry=entry) if isinstance(answer, Current) else answer._replace(fallback=entry)
+        # It changes faster than it is fetched: what one script gives, nobody changes in between.
+        return self._ask(question, self._settings.max_payload)
+
+    def _ask(self, question: Question, inline: int) -> Answer:
+        """Run the script once; a payload of b"" is yet to be fetched."""
         resolved = question.resolved
         return self._run(
             "read",
@@ -270,10 +298,34 @@ class Store:
                 "resolved_incarnation": resolved.incarnation if resolved else "",
                 "token": question.token,
                 "rejected": question.rejected or "",
+                "inline": inline,
                 **self._fixed,
             },
             lambda reply: _answer(reply, question.token),
         )
+
+    def _fetched(self, entry: Entry) -> bytes | None:
+        """Fetch the payload of this very entry; None when there is another by now, or none.
+
+        It decides nothing: the script has, and named by digest, `loaded_at` and incarnation what it decided on (R1).
+        """
+        try:
+            found = self._call("HMGET", self.keys.entry, *_FETCHED)
+        except StoreReplyError as error:
+            if "WRONGTYPE" in str(error):  # a foreign key came in its place: the script says what that means (R14)
+                return None
+            raise
+        if not (
+            isinstance(found, (list, tuple))
+            and len(found) == len(_FETCHED)
+            and all(part is None or isinstance(part, bytes) for part in found)
+        ):
+            # Another command's answer, then (see `_run`).
+            self._forget_connections()
+            raise StoreReplyError(f"HMGET gave {type(found).__name__}, not {_FETCHED}", symptom="reply")
+        *identity, payload = found
+        named = [part.encode(errors="surrogateescape") for part in (entry.digest, entry.loaded_at, entry.incarnation)]
+        return payload if identity == named else None
 
     def await_event(self, after: bytes, seconds: float) -> None:
         """Return when the events stream has more than `after`, or after about `seconds` (PROTOCOL R11).
@@ -397,7 +449,7 @@ class Store:
     def _call(self, *command: Any) -> Any:
         """Send one command; NEVER_DECODE keeps payloads bytes on a client that decodes.
 
-        A connection that was closed under us is tried once more: every script may run twice (a token that holds the
+        A connection that was closed under us is tried once more: every command may run twice (a token that holds the
         lock is granted it again; deletions are idempotent; a publish that ran is then rejected, and read back). Not
         when half of the deadline has passed: it would be another one (R8).
         """

@@ -14,7 +14,7 @@ from kcg_cache.answers import Current, Fill, Floor, Grant, Question, Wait
 from kcg_cache.embedded import EmbeddedValkey
 from kcg_cache.errors import StoreError
 from kcg_cache.keys import Keys
-from kcg_cache.store import Store
+from kcg_cache.store import INLINE, Store
 from tests.conftest import real_client
 from tests.simulation.network import Network
 from tests.simulation.redis_server import CommandError
@@ -107,6 +107,8 @@ def test_the_same_questions_get_the_same_answers(pair: Pair, seed: int) -> None:
     payloads.append(codec.encode("rows", [{"pad": chance.randbytes(5000).hex()}]))
     assert len(payloads[3].data) > _SETTINGS.max_payload  # packed, too
     floors: list[tuple[Floor, Floor]] = []
+    for store in (pair.real, pair.simulated):
+        store.inline = 0 if seed % 2 else INLINE
     for step in range(60):
         doing = chance.choice(
             ("read", "read", "read", "publish", "renew", "release", "invalidate", "inspect", "damage")

@@ -58,6 +58,7 @@ def test_the_seeds_come_to_whatever_can_happen() -> None:
     expected = [f"fault {name}" for name in FAULTS]
     expected += ["reads near", "reads redis", "reads database", "reads tainted", "reads covered", "fills"]
     expected += ["invalidates", "invalidates not confirmed", "reads failed by the database"]
+    expected += ["payloads fetched", "payloads changed before they were fetched"]
     expected += [
         f"metric {name}"
         for name in (

@@ -2,7 +2,7 @@
 --
 -- KEYS   entry lock events guard
 -- ARGV   known floor_kind age_us resolved resolved_incarnation token rejected
---        ttl_ms stale_ms lock_ttl_ms refresh_ms max_payload
+--        ttl_ms stale_ms lock_ttl_ms refresh_ms max_payload inline
 -- REPLY  asked kind time incarnation floor note grant granted_when lock_left_ms last_event
 --        copy digest format loaded_at load_us source signature fresh_ms life_ms payload
 --
@@ -11,6 +11,7 @@
 -- resolved        the floor that an earlier answer to this caller gave, with that answer's incarnation; '' for none
 -- token           32 hex digits, the caller's own
 -- rejected        digest:loaded_at of an entry that the caller found corrupt (R14), '' for none
+-- inline          the most bytes of payload that the answer holds: Lua takes several times as long as an HMGET to give it
 -- asked           the caller's token: a connection that was interrupted may hold the answer to another question
 -- kind            SAME | ROWS | FILL | WAIT
 -- note            why an entry that is there does not count: type, malformed, incarnation, oversized, rejected; or ''
@@ -18,11 +19,13 @@
 -- lock_left_ms    WAIT: the lock's remaining life; last_event the id to listen from, '' where there is no stream to read
 -- copy            'same' (the caller's known rows), 'rows' (in payload), or '' for none. With FILL and WAIT it is a
 --                 fallback: rows that may be served if the load fails (R15, R16)
+-- payload         '' with 'rows' where it is over inline: the caller fetches it, and takes it only with this answer's
+--                 digest, loaded_at and incarnation (R1)
 -- fresh_ms        until the TTL; life_ms until the end of stale_if_error too
 local known, floor_kind, age_us, resolved, resolved_incarnation, token, rejected =
   ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-local ttl_ms, stale_ms, lock_ttl_ms, refresh_ms, max_payload =
-  tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12])
+local ttl_ms, stale_ms, lock_ttl_ms, refresh_ms, max_payload, inline =
+  tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local entry_key, lock_key, events_key, guard_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 -- A harmless write, first: a master that is cut off from its replicas refuses it, instead of serving an old entry.
@@ -97,8 +100,9 @@ end
 -- Which of its rows the caller may have.
 local usable = entry ~= nil and entry.life > 0 and entry.loaded_at >= floor
 local same = usable and known ~= '' and entry.digest == known
+local size = 0
 if usable and not same then
-  local size = redis.call('HSTRLEN', entry_key, 'payload')
+  size = redis.call('HSTRLEN', entry_key, 'payload')
   if size == 0 then
     usable, note = false, 'malformed'
   elseif size > max_payload then
@@ -147,7 +151,7 @@ local offered = usable and (kind == 'SAME' or kind == 'ROWS' or floor_kind ~= 'n
 local copy, payload = '', ''
 if offered then
   copy = same and 'same' or 'rows'
-  if not same then payload = redis.call('HGET', entry_key, 'payload') end
+  if not same and size <= inline then payload = redis.call('HGET', entry_key, 'payload') end
 end
 return {
   token, kind, text(time), inc, text(floor), note, grant, granted_when, text(lock_left), last_event,

@@ -126,6 +126,16 @@ def reply(data: bytes) -> None:
             answer = provider.choice((None, b"OK", 5, "text", {}))
     store, client = _store()
     client.answer = answer
+    # A payload of b"" is fetched: mostly with what the answer names; but any part may be none that an HMGET gives.
+    client.fetched = [_part(provider, name, part) for part in ("digest", "loaded_at", "incarnation", "payload")]
+    match provider.byte() % 8:
+        case 0:
+            client.fetched = provider.choice((None, b"OK", 5, "text", {}, client.fetched[:3]))
+        case 1 | 2:
+            pass
+        case _:
+            named = dict(zip(lua.load("read").replies, answer, strict=False)) if isinstance(answer, list) else {}
+            client.fetched[:3] = [named.get(part) for part in ("digest", "loaded_at", "incarnation")]
     grant = Grant(_TOKEN, "1", "a/b", "1")
     calls: dict[str, Callable[[], Any]] = {
         "read": lambda: store.read(Question(token=_TOKEN)),
@@ -135,13 +145,14 @@ def reply(data: bytes) -> None:
         "invalidate": lambda: store.invalidate(who="", host="", reason=""),
         "inspect": lambda: store.inspect(3),
     }
-    before = repr(answer)
+    before, client.asked = repr(answer), 0
     try:
         outcome = calls[name]()
     except StoreReplyError:
         return
     finally:
         assert repr(answer) == before
+        assert client.asked <= 7
     if isinstance(outcome, (Current, Fill, Wait)):
         told = outcome.entry if isinstance(outcome, Current) else outcome.fallback
         if told is not None:
@@ -178,7 +189,7 @@ _LIKELY: dict[str, tuple[bytes, ...]] = {
     "status": (b"PUBLISHED", b"RENEWED", b"RELEASED", b"REJECTED"),
     "copy": (b"rows", b"same", b""),
     "format": (b"orjson", b"json", b"orjson+zstd", b"json+zstd"),
-    "payload": (b"[]", b'[{"a":1}]', frame(b"[]"), frame(b'[{"a":1}]'), bomb(_MOST + 1)),
+    "payload": (b"[]", b'[{"a":1}]', b"", frame(b"[]"), frame(b'[{"a":1}]'), bomb(_MOST + 1)),
     "digest": tuple(codec.digest_of(payload).encode() for payload in (b"[]", b'[{"a":1}]')),
     "lock": (b"", b"a|1|a/b|1", b"a|" + b"9" * 5000 + b"|a/b|1"),
     **dict.fromkeys(
@@ -197,15 +208,19 @@ class _Pool:
 
 
 class _Client:
-    """A client that gives one answer to everything."""
+    """A client that gives one answer to every script, and one to whoever fetches a payload."""
 
     kcg_cache_in_process = True
     connection_pool = _Pool()
     answer: Any = None
+    fetched: Any = None
+    #: Commands so far.
+    asked = 0
 
-    def execute_command(self, *_command: Any, **_options: Any) -> Any:
+    def execute_command(self, *command: Any, **_options: Any) -> Any:
         """Give it."""
-        return self.answer
+        self.asked += 1
+        return self.fetched if command[0] == "HMGET" else self.answer
 
 
 class _Watched:

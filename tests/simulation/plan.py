@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 
 from kcg_cache import Settings
+from kcg_cache.store import INLINE
 from tests.simulation.faults import FAULTS
 from tests.simulation.network import Fates
 
@@ -44,6 +45,8 @@ class Plan:
     rates: tuple[float, ...] = field(default=())
     #: How fine the Redis clock is, in seconds.
     tick: float = 1e-6
+    #: The largest payload that read.lua gives itself: 0 for "each is fetched".
+    inline: int = INLINE
 
 
 def drawn(seed: int) -> Plan:
@@ -84,6 +87,7 @@ def drawn(seed: int) -> Plan:
         tainted=chance.choice((0.0, 0.0, 0.15)),
         rates=tuple(chance.uniform(0.9951, 1.0049) for _ in range(2 + len(threads))),
         tick=chance.choice((1e-6, 1e-4)),
+        inline=chance.choice((0, INLINE)),
     )
 
 
@@ -110,6 +114,7 @@ def _herd(seed: int, scenario: str, chance: random.Random) -> Plan:
         aged=0.0,
         tainted=0.0,
         rates=tuple(chance.uniform(0.9951, 1.0049) for _ in range(2 + len(threads))),
+        inline=chance.choice((0, INLINE)),
     )
 
 

@@ -48,6 +48,16 @@ class Worker(Process):
             self.cache = run.make_cache(
                 Client(run.network, self), DATASET, run.plan.settings.replace(namespace="simulated"), system=self.host
             )
+        store = self.cache._store
+        store.inline = run.plan.inline
+        fetch = store._fetched
+
+        def counted(entry: Any) -> Any:
+            payload = fetch(entry)
+            run.audit.counts["payloads fetched" if payload else "payloads changed before they were fetched"] += 1
+            return payload
+
+        store._fetched = counted
 
 
 class Run:
