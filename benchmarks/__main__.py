@@ -31,18 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.record and options.smoke:
         parser.error("a smoke measures nothing: it is not recorded")
     try:
-        results, about = _run(options.names or list(BENCHMARKS), Effort(smoke=options.smoke), given)
+        results, about = _run(
+            options.names or list(BENCHMARKS), Effort(smoke=options.smoke), given, record=options.record
+        )
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return _INTERRUPTED
-    if options.record:
-        report.record(results, about)
     if options.json:
         sys.stdout.write(report.as_json(results, about))
     return 0
 
 
-def _run(names: Sequence[str], effort: Effort, given: Sequence[str]) -> tuple[list[Result], dict[str, Any]]:
+def _run(
+    names: Sequence[str], effort: Effort, given: Sequence[str], *, record: bool
+) -> tuple[list[Result], dict[str, Any]]:
     results: list[Result] = []
     seconds: dict[str, float] = {}
     with raised() as rig:
@@ -60,6 +62,8 @@ def _run(names: Sequence[str], effort: Effort, given: Sequence[str]) -> tuple[li
             results.append(result)
             sys.stderr.write(f"\n{report.text(result)}\n({seconds[name]} s)\n")
             sys.stderr.flush()
+            if record:
+                report.record([result], about)  # at once: what comes after it may take half an hour, or fail
             gc.collect()
     return results, about
 
