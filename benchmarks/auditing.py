@@ -163,10 +163,16 @@ def operate(
     return operator.withdrawals
 
 
-def operate_on(local: Local, kind: type[Candidate], place: Place, first: int, step: float) -> Withdrawals:
+def open_operator(local: Local, kind: type[Candidate], place: Place, first: int) -> None:
+    """Make the candidate that `operate_on` withdraws with: some connect at once, and cannot while Redis hangs."""
+    local.things["operator"] = _Operator(local, [place], first), kind(place)
+
+
+def operate_on(local: Local, step: float) -> Withdrawals:
     """Change and withdraw one spot until the board says stop, about every `step` seconds."""
-    operator = _Operator(local, [place], first)
-    candidate = kind(place)
+    operator: _Operator
+    candidate: Candidate
+    operator, candidate = local.things.pop("operator")
     while not local.board.stop:
         operator.change(candidate, 0)
         time.sleep(step)

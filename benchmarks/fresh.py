@@ -128,7 +128,9 @@ class _Trial:
         before, during, after = self.plan.seconds
         with self._reading(name, found, readers, 1, pause=0.002) as operators:
             for number, (one, operator, places) in enumerate(operators):
-                operator.order(auditing.operate_on, one.kind, places(url)[0], number, 0.2)
+                operator.call(auditing.open_operator, one.kind, places(url)[0], number)
+            for _, operator, _ in operators:
+                operator.order(auditing.operate_on, 0.2)
             time.sleep(before)
             blow(True)
             try:

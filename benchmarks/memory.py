@@ -5,7 +5,7 @@ import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def run(rig: Rig, effort: Effort) -> Result:
 def _copy(_local: Local, place: Place) -> _Copy:
     candidate = OursRead(place)
     rows = candidate.read()
-    payload = replace(codec.encode(ACTIVE_VERSIONS.name, list(rows)), rows=())  # no copy but the candidate's
+    payload = codec.encode(ACTIVE_VERSIONS.name, list(rows))._replace(rows=())  # no copy but the candidate's
     data = orjson.dumps(list(rows))
     ours, ours_allocated = _allocated(
         lambda: codec.decode(payload.data, payload.format, payload.digest, VersionRow, max_payload=payload.size)

@@ -11,7 +11,6 @@ import hmac
 import json
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -37,8 +36,7 @@ _SIGNATURE_BYTES = 32
 _PERSON = b"kcg_cache.sig.v1"  # 16 bytes, BLAKE2b's most: a signature of ours is no other use of the same key
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """Encoded rows: the bytes that are shared, and the digest, format and size of what they say."""
 
     #: As they are sent: packed, if the format says so.
@@ -48,7 +46,7 @@ class Payload:
     #: In bytes, unpacked: what `max_payload` bounds, on every host alike.
     size: int
     #: What everybody reads from `data`, immutable: whoever encoded them need not decode them.
-    rows: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    rows: tuple[Any, ...]
 
 
 def digest_of(data: bytes) -> str:

@@ -5,7 +5,6 @@ thread goes on when.
 """
 
 import functools
-import getpass
 import os
 import socket
 import threading
@@ -67,6 +66,8 @@ class System:
 
     def user(self) -> str:
         """Name the account that this process runs under."""
+        import getpass  # noqa: PLC0415 - a reader never asks, and every process would pay for it at import
+
         try:
             return getpass.getuser()
         except (KeyError, OSError):  # no such entry in the account database, as in many containers
