@@ -10,9 +10,14 @@ module           its one job
 ``board``        the memory in which changes are announced and reads are audited
 ``timing``       interleaved rounds, medians, spread, ratios within one round
 ``readers``      what a process of the crew does with one candidate
+``auditing``     readers and operators whose every read is checked against the board
+``relay``        a link of one bandwidth before a server, which counts bytes and turns
 ``results``      what a benchmark gives: goals, tables, charts, raw figures
+``beside``       what two benchmarks say together
 ``candidates/``  one module per library: set up as its own documentation recommends
-``report``       print it; write ``results.json``, docs/performance.md and its pictures
+``catalogue``    all benchmarks, in the order in which they run
+``machine``      what the figures were measured on
+``report``       print it; write ``results.json`` and docs/performance.md; ``pictures`` draws
 ===============  ====================================================================================
 
 All other modules are one benchmark each: ``NAME``, ``TITLE`` and ``run(rig, effort)``.

@@ -31,7 +31,7 @@ class Snapshot:
     clock: Callable[[], float]
 
     def given_by(self, source: Source) -> "Snapshot":
-        """Give the same rows as another source's: `dataclasses.replace`, which takes three times as long."""
+        """Give the same rows as another source's: `dataclasses.replace`, which takes twice as long."""
         return Snapshot(
             self.rows,
             self.digest,

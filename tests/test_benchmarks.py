@@ -87,6 +87,24 @@ def test_the_page_shows_what_was_recorded_and_no_figure_of_it_was_written_by_han
     assert report.rendered(page, kept) == page
 
 
+def test_the_times_that_the_readme_shows_are_those_that_were_recorded() -> None:
+    """Of size M, in the order of the table there."""
+    covered = json.loads(report.JSON.read_text())["runs"]["covered"]["result"]["figures"]["sizes"]["M"]
+    cost = (report.ROOT / "README.md").read_text().partition("## The cost")[2].partition("## ")[0]
+    shown = [row.split("|")[2].strip() for row in cost.splitlines() if row.startswith("|")][2:]
+    names = (
+        "kcg_cache, lease=1: SharedCache.read",
+        "kcg_cache, lease=1: load_active_versions",
+        "in-process TTL cache with a lock",
+        "theine before redis-py GET",
+        "cashews, client-side cache",
+        "dogpile.cache, memory before Redis",
+        "kcg_cache, lease=0",
+        "redis-py GET + orjson",
+    )
+    assert shown == [duration(covered[name]["median"]) for name in names]
+
+
 def test_every_picture_that_was_recorded_is_there_and_shown() -> None:
     """And no other lies beside them."""
     kept = json.loads(report.JSON.read_text())["runs"]
