@@ -63,10 +63,14 @@ def test_every_header_names_what_its_script_unpacks() -> None:
         assert tuple(names_of_keys) == script.keys, name
 
 
-def test_an_argument_that_the_header_does_not_list_is_refused(store: Store) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"expected": "x"}, {"expected": "x", "other": 1}, {"expected": "x", "lock_ttl_ms": 1, "other": 1}],
+)
+def test_an_argument_that_the_header_does_not_list_is_refused(values: dict[str, str | bytes | int]) -> None:
     """A call site that says something else than the header fails before anything is sent."""
     with pytest.raises(TypeError, match=r"renew\.lua takes"):
-        lua.load("renew").arguments({"expected": "x"})
+        lua.load("renew").arguments(values)
 
 
 def test_an_empty_cache_grants_the_lock_to_one_and_lets_the_next_wait(store: Store) -> None:

@@ -39,14 +39,13 @@ class Script(NamedTuple):
 
         Raises `TypeError` when `values` are not exactly the names that the header lists.
         """
-        try:
-            given = [values[name] for name in self.args]
-        except KeyError:
-            given = []
-        if len(given) != len(values):
+        if len(values) != len(self.args) or not all(name in values for name in self.args):
             raise TypeError(f"{self.name}.lua takes {self.args}, not {tuple(values)}")
         # What came from Redis as no UTF-8 goes back as the bytes that it was.
-        return [value.encode(errors="surrogateescape") if type(value) is str else value for value in given]  # type: ignore[misc]
+        return [
+            value.encode(errors="surrogateescape") if isinstance(value, str) else value
+            for value in map(values.__getitem__, self.args)
+        ]
 
     def reply(self, answer: object) -> dict[str, Any]:
         """Name the parts of the answer; raise `StoreReplyError` when they are not as many as the header says."""
