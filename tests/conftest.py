@@ -26,7 +26,6 @@ pytest_plugins = ["tests.pg_fixtures"]
 FAKEREDIS_LACKS = {
     "replicas": "fakeredis knows no min-replicas-to-write",
     "stream ids": "fakeredis goes past the last id of a stream",
-    "sockets": "fakeredis has none, so none of their deadlines",
     "acl": "fakeredis does not enforce ACLs within scripts",
     "maxmemory": "fakeredis has no memory limit",
 }
