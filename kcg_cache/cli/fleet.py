@@ -27,18 +27,17 @@ _STANDINGS = {
     "current": "green",
     "silent": "dim",
 }
-_COLUMNS: dict[str, Fit] = {
-    "host": "wrap",
-    "application": "wrap",
-    "process": "right",
-    "is": "whole",
-    "digest": "whole",
-    "since (UTC)": "whole",
-    "for": "right",
-    "last seen": "right",
-    "reads/s": "right",
-    "version": "whole",
-    "": "wrap",
+#: The columns, and from which width of the terminal on there is room for each.
+_COLUMNS: dict[str, tuple[Fit, int]] = {
+    "process": ("right", 0),
+    "application": ("wrap", 60),
+    "is": ("whole", 0),
+    "digest": ("whole", 0),
+    "since (UTC)": ("whole", 80),
+    "for": ("right", 100),
+    "last seen": ("right", 60),
+    "reads/s": ("right", 90),
+    "version": ("whole", 100),
 }
 _BY_SOURCE = ("near", "redis", "database", "handed_over")
 
@@ -69,7 +68,7 @@ def fleet(
     output.show(document, *_parts(output, document, found))
     lagging = [reader for reader in found.readers if found.standing(reader) == "lagging"]
     if lagging:
-        names = ", ".join(f"{one_line(reader.host)}:{reader.pid}" for reader in lagging)
+        names = one_line(", ".join(map(_named, lagging)))
         raise Stop(ExitCode.FINDING, f"given rows from before the shared ones, which must not be: {names}")
 
 
@@ -77,10 +76,21 @@ def _parts(output: Output, document: dict[str, Any], found: Fleet) -> Iterator[A
     yield Text(f"{document['dataset']} in namespace {document['namespace']} at {document['redis']}", style="bold")
     yield ""
     yield from output.section("Shared rows", output.facts(_entry(found)))
-    if found.readers:
-        yield from output.section("Readers", output.table(_COLUMNS, _rows(found, grouped=output.terminal)))
-    else:
+    if not found.readers:
         yield from output.section("Readers", "None that asked within the last quarter of an hour.")
+    columns: dict[str, Fit] = {name: fit for name, (fit, width) in _COLUMNS.items() if output.width >= width}
+    if output.terminal:
+        for host, readers in groupby(found.readers, key=lambda reader: reader.host):
+            rows = [[cells[name] for name in columns] for cells in (_cells(found, reader) for reader in readers)]
+            yield from output.section(one_line(host) or "?", output.table(columns, rows))
+    elif found.readers:
+        # Whoever filters lines finds the host on each.
+        each = [{"host": reader.host or "?", **_cells(found, reader)} for reader in found.readers]
+        columns = {"host": "whole", **columns}
+        yield from output.section("Readers", output.table(columns, [[row[name] for name in columns] for row in each]))
+    notes = [(_named(reader), told) for reader in found.readers if (told := ", ".join(_told(reader, found)))]
+    if notes:
+        yield from output.section("Out of the ordinary", output.facts(notes))
     yield Text(_totals(document["totals"], found))
 
 
@@ -95,25 +105,30 @@ def _entry(found: Fleet) -> Iterator[tuple[str, str]]:
         yield "loaded", f"{shown.moment(found.loaded_at_us)}, {ago} ago"
 
 
-def _rows(found: Fleet, *, grouped: bool) -> Iterator[list[str | Text]]:
-    """Give the cells. A person sees a host's name once; whoever filters lines finds it on each."""
-    for host, readers in groupby(found.readers, key=lambda reader: reader.host):
-        for number, reader in enumerate(readers):
-            standing = found.standing(reader)
-            other = reader.digest is not None and reader.digest != found.digest
-            yield [
-                "" if grouped and number else Text(one_line(host) or "?", style="bold"),
-                reader.application or "?",
-                "?" if reader.pid is None else str(reader.pid),
-                Text(standing, style=_STANDINGS[standing]),
-                Text((reader.digest or "none")[: shown.SHORT], style="yellow" if other else ""),
-                "" if reader.digest is None else shown.moment(reader.since_us)[5:19],
-                "" if reader.digest is None else _since(reader.since_us, found),
-                f"{_since(reader.seen_us, found)} ago",
-                _rate(reader),
-                reader.version or "?",
-                ", ".join(_told(reader, found, other=other)),
-            ]
+def _cells(found: Fleet, reader: Reader) -> dict[str, str | Text]:
+    standing = found.standing(reader)
+    other = _other(reader, found)
+    since = reader.digest is not None
+    return {
+        "process": "?" if reader.pid is None else str(reader.pid),
+        "application": reader.application or "?",
+        "is": Text(standing, style=_STANDINGS[standing]),
+        "digest": Text((reader.digest or "none")[: shown.SHORT] + (" ≠" if other else ""), style="yellow" * other),
+        "since (UTC)": shown.moment(reader.since_us)[5:19] if since else "",
+        "for": _since(reader.since_us, found) if since else "",
+        "last seen": f"{_since(reader.seen_us, found)} ago",
+        "reads/s": _rate(reader),
+        "version": reader.version or "?",
+    }
+
+
+def _other(reader: Reader, found: Fleet) -> bool:
+    """Tell whether it has, or had when it was last seen, other rows than those that are shared."""
+    return None not in (reader.digest, found.digest) and reader.digest != found.digest
+
+
+def _named(reader: Reader) -> str:
+    return f"{reader.host or '?'}:{'?' if reader.pid is None else reader.pid}"
 
 
 def _since(micros: int, found: Fleet) -> str:
@@ -126,18 +141,15 @@ def _rate(reader: Reader) -> str:
     return f"{sum(reader.counts[name] for name in _BY_SOURCE if name in reader.counts) / reader.counted_seconds:,.0f}"
 
 
-def _told(reader: Reader, found: Fleet, *, other: bool) -> Iterator[str]:
-    """Give what is out of the ordinary."""
-    if other and found.digest is not None:
-        yield "other rows"
+def _told(reader: Reader, found: Fleet) -> Iterator[str]:
+    if _other(reader, found):
+        yield "other rows than the shared ones"
     if reader.private_since_us is not None:
-        yield f"rows of its own for {_since(reader.private_since_us, found)}"
+        yield f"rows that it shares with nobody, for {_since(reader.private_since_us, found)}"
     if reader.counts.get("cut_off"):
         yield f"was cut off from Redis {shown.count(reader.counts['cut_off'], 'time')}"
     if reader.counts.get("private"):
         yield shown.count(reader.counts["private"], "private load")
-    if reader.counts.get("database"):
-        yield shown.count(reader.counts["database"], "load")
 
 
 def _totals(totals: dict[str, int], found: Fleet) -> str:

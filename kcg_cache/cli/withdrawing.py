@@ -181,7 +181,8 @@ def _missing(fleet: FleetReceipt, seconds: float) -> str:
 
 def _counts(fleet: FleetReceipt) -> Iterator[tuple[str, str | Text]]:
     seen = len(fleet.new) + len(fleet.pending) + len(fleet.lagging)
-    yield "on the new rows", f"{len(fleet.new)} of {shown.count(seen, 'process', 'processes')}"
+    new = f"{len(fleet.new)} of {shown.count(seen, 'process', 'processes')}"
+    yield "on the new rows", new if seen else "nobody yet: no process has asked since"
     if fleet.pending:
         yield "not yet", Text(shown.count(len(fleet.pending), "process", "processes"), style="bold yellow")
     if fleet.lagging:
