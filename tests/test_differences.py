@@ -42,9 +42,9 @@ def test_a_row_that_came_or_went_is_told_whole() -> None:
 def test_a_change_is_told_by_its_path() -> None:
     """Into objects and lists; keys that are no plain words are quoted."""
     before = _row("1", areas={"west-sea": {"on": True}}, bands=[{"from": 1}], gone=None)
-    after = _row(
-        "1", "SHADOW", areas={"west-sea": {"on": False}}, bands=[{"from": 2}, 3], **{"a.b": 2, "": 3, "선박": 1}
-    )
+    after = _row("1", "SHADOW", areas={"west-sea": {"on": False}}, bands=[{"from": 2}, 3])
+    before["params"] |= {"a.b": 1, "": 2}
+    after["params"] |= {"a.b": 2, "": 3, "선박": 1}
     (change,) = difference([before], [after])
     assert set(change.fields) == {
         Field("role", "PRIMARY", "SHADOW"),
