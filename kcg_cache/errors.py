@@ -12,6 +12,7 @@
     │   ├── StoreRefused          an answer that needs an operator: rights, password, memory
     │   └── StoreReplyError       an answer that is not what this library's scripts give
     ├── InvalidateError           an invalidate that nobody can vouch for (PROTOCOL R9): repeat it
+    ├── ChangeRefused             a promotion or the like that the rows do not allow: nothing was changed
     ├── EntryError                a payload or an entry that is not what it says (PROTOCOL R14)
     └── EmbeddedError             a server of the demo or the tests did not start
 
@@ -63,6 +64,10 @@ class StoreReplyError(StoreError):
 
 class InvalidateError(CacheError):
     """The invalidate is not confirmed (PROTOCOL R9). It is idempotent: repeat it until it returns."""
+
+
+class ChangeRefused(CacheError):  # noqa: N818 - it says what happened; the base class says Error
+    """A change of versions or models that the rows do not allow, or that another got before: nothing was changed."""
 
 
 class EntryError(CacheError):

@@ -126,11 +126,12 @@ def origin(conn: Any) -> Origin:
     return Origin(None, source)
 
 
-def fetch(conn: Any, sql: str) -> list[dict[str, Any]]:
+def fetch(conn: Any, sql: str, *values: Any) -> list[dict[str, Any]]:
     """Run one query on a DB-API connection and give its rows by column name, whatever the cursor's row type is."""
     cursor = conn.cursor()
     try:
-        cursor.execute(sql)
+        # Without values nothing is passed: text that is no template may hold a '%'.
+        cursor.execute(sql, *([values] if values else []))
         names = [column[0] for column in cursor.description]
         return [
             {name: row[name] for name in names} if isinstance(row, Mapping) else dict(zip(names, row, strict=True))

@@ -6,6 +6,7 @@ from kcg_cache import postgres
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.errors import (
     CacheError,
+    ChangeRefused,
     ConfigurationError,
     DatasetError,
     EmbeddedError,
@@ -16,6 +17,7 @@ from kcg_cache.errors import (
 #: Whose errors mean what; the first that fits.
 _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
+    (ChangeRefused, ExitCode.FINDING),
     ((ConfigurationError, EmbeddedError), ExitCode.CONFIGURATION),
     ((StoreError, InvalidateError), ExitCode.REDIS),
     ((*postgres.ERRORS, DatasetError), ExitCode.POSTGRES),
