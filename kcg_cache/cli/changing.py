@@ -1,4 +1,4 @@
-"""``kcg-cache promote``, ``archive``, ``enable``, ``disable``: one transaction, then its invalidate, then the receipt."""
+"""``kcg-cache promote``, ``archive``, ``enable``, ``disable``: one transaction, its invalidate, the receipt."""
 
 import sys
 from collections.abc import Iterator

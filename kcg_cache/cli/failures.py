@@ -44,7 +44,7 @@ def lines_of(error: BaseException) -> list[str]:
     lines: list[str] = []
     for cause in _chain(error):
         said = one_line(str(cause))
-        if not said and isinstance(cause, (Stop, KeyboardInterrupt)):
+        if not said and isinstance(cause, (Stop, KeyboardInterrupt)) and not hasattr(cause, "__notes__"):
             continue
         if lines and any(said in line for line in lines):
             continue
