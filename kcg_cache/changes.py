@@ -200,7 +200,8 @@ class _Work:
             dependents = [model for model, needs in edges if needs == wish.model and models[model]]
             if dependents:
                 self._unless_forced(
-                    f"{', '.join(dependents)} (enabled) takes input of {wish.model}", "disable those that need it first"
+                    f"enabled models take input of {wish.model} ({', '.join(dependents)})",
+                    "disable those that need it first",
                 )
         self.steps.append(f"{wish.model}: {'disabled → enabled' if wish.on else 'enabled → disabled'}")
         return [(_SET_MODEL, (wish.on, wish.model))]

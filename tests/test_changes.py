@@ -105,7 +105,7 @@ def test_a_model_is_disabled_and_enabled_with_all_its_versions(conn: Connection)
         (Archive("dark-vessel", "3.2.0"), ["without it the model has none", "--force"]),
         (Archive("dark-vessel", "9"), ["no version '9'"]),
         (Switch("dark", on=True), ["no model 'dark'"]),
-        (Switch("dark-vessel", on=False), ["risk-score", "takes input of dark-vessel", "--force"]),
+        (Switch("dark-vessel", on=False), ["risk-score", "take input of dark-vessel", "--force"]),
     ],
     ids=lambda value: str(value) if not isinstance(value, list) else "",
 )
