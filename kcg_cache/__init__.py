@@ -1,9 +1,23 @@
 """A shared cache of PostgreSQL-held parameters that never serves a version which an operator has withdrawn."""
 
-from kcg_cache.api import configure, invalidate_cache, load_active_versions, load_dependencies
+from kcg_cache.api import (
+    commit_and_invalidate,
+    configure,
+    invalidate_cache,
+    invalidating,
+    load_active_versions,
+    load_dependencies,
+)
 from kcg_cache.cache import SharedCache
 from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
-from kcg_cache.errors import CacheError, ConfigurationError, DatasetError, InvalidateError, SettingsError
+from kcg_cache.errors import (
+    CacheError,
+    CommittedNotInvalidated,
+    ConfigurationError,
+    DatasetError,
+    InvalidateError,
+    SettingsError,
+)
 from kcg_cache.fleet import Fleet, FleetReceipt
 from kcg_cache.receipt import Invalidation
 from kcg_cache.rows import Dependency, VersionRow
@@ -14,6 +28,7 @@ from kcg_cache.version import __version__ as __version__
 __all__ = [
     "ACTIVE_VERSIONS",
     "CacheError",
+    "CommittedNotInvalidated",
     "ConfigurationError",
     "Dataset",
     "DatasetError",
@@ -27,8 +42,10 @@ __all__ = [
     "SharedCache",
     "Snapshot",
     "VersionRow",
+    "commit_and_invalidate",
     "configure",
     "invalidate_cache",
+    "invalidating",
     "load_active_versions",
     "load_dependencies",
 ]

@@ -1,11 +1,13 @@
-"""The module API: three functions over one default cache."""
+"""The module API: functions over one default cache."""
 
 import os
 import threading
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from kcg_cache import postgres, queries
 from kcg_cache.cache import SharedCache
+from kcg_cache.committing import Change
 from kcg_cache.datasets import ACTIVE_VERSIONS
 from kcg_cache.errors import ConfigurationError
 from kcg_cache.receipt import Invalidation
@@ -72,6 +74,23 @@ def invalidate_cache(*, reason: str | None = None, wait: bool = True) -> Invalid
     See `SharedCache.invalidate`. Raises `InvalidateError` when it is not confirmed: repeat it.
     """
     return default_cache().invalidate(reason=reason, wait=wait)
+
+
+def commit_and_invalidate(conn: Any, *, reason: str | None = None, wait: bool = True) -> Invalidation:
+    """Commit the transaction that is open on `conn`, then withdraw the shared rows; give the receipt.
+
+    See `SharedCache.commit_and_invalidate`. Raises `CommittedNotInvalidated` when only the first is done, and what the
+    connection raises when neither is.
+    """
+    return default_cache().commit_and_invalidate(conn, reason=reason, wait=wait)
+
+
+def invalidating(conn: Any, *, reason: str | None = None, wait: bool = True) -> AbstractContextManager[Change]:
+    """Commit and withdraw the shared rows at the end of a ``with`` block, roll back at its error.
+
+    See `SharedCache.invalidating`. It yields an object whose `receipt` is there after the block.
+    """
+    return default_cache().invalidating(conn, reason=reason, wait=wait)
 
 
 def _after_fork_in_child() -> None:

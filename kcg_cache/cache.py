@@ -15,10 +15,11 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kcg_cache import codec, fleet, postgres
+from kcg_cache import codec, committing, fleet, postgres
 from kcg_cache.answers import Answer, Current, Entry, Fill, Floor, Question, State, Wait
 from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import ConfigurationError, EntryError, InvalidateError, StoreError
@@ -641,6 +642,27 @@ class SharedCache:
             digest=deleted.digest,
         )
         return receipt.wait() if wait else receipt
+
+    def commit_and_invalidate(self, conn: Any, *, reason: str | None = None, wait: bool = True) -> Invalidation:
+        """Commit the transaction that is open on `conn`, then invalidate; see `invalidate` for the rest.
+
+        A connection in autocommit has committed already. Nothing is committed or invalidated when `conn` is no
+        connection or its transaction has failed (`ConfigurationError`). When the commit fails its error comes as it is
+        and nothing is invalidated; where it may have been done all the same (the connection was lost) a note on the
+        error says what to do. When it is committed and the invalidate fails: `CommittedNotInvalidated`, with what to
+        run.
+        """
+        return committing.commit_and_invalidate(self, conn, reason=reason, wait=wait)
+
+    def invalidating(
+        self, conn: Any, *, reason: str | None = None, wait: bool = True
+    ) -> AbstractContextManager[committing.Change]:
+        """Commit and invalidate at the end of a ``with`` block that changes rows on `conn`.
+
+        It yields an object whose `receipt` is there after the block. An error in the block rolls the transaction back,
+        with what it held before the block, and nothing is invalidated. Raises as `commit_and_invalidate`.
+        """
+        return committing.invalidating(self, conn, reason=reason, wait=wait)
 
     # --- for people -------------------------------------------------------------------------------------------------
 

@@ -12,12 +12,15 @@
     │   ├── StoreRefused          an answer that needs an operator: rights, password, memory
     │   └── StoreReplyError       an answer that is not what this library's scripts give
     ├── InvalidateError           an invalidate that nobody can vouch for (PROTOCOL R9): repeat it
+    │   └── CommittedNotInvalidated   the change before it is committed all the same
+    ├── ChangeRefused             a promotion or the like that the rows do not allow: nothing was changed
     ├── EntryError                a payload or an entry that is not what it says (PROTOCOL R14)
     └── EmbeddedError             a server of the demo or the tests did not start
 
 A reader meets `ConfigurationError`, `DatasetError` and whatever its own database connection raises; never a
 `StoreError` or an `EntryError`, for as long as the database answers (PROTOCOL R8, R14). An operator who
-invalidates meets `InvalidateError`, with the `StoreError` behind it as its cause.
+invalidates meets `InvalidateError`, with the `StoreError` behind it as its cause; who commits
+and invalidates in one call meets `CommittedNotInvalidated`, which says what to run.
 """
 
 
@@ -63,6 +66,18 @@ class StoreReplyError(StoreError):
 
 class InvalidateError(CacheError):
     """The invalidate is not confirmed (PROTOCOL R9). It is idempotent: repeat it until it returns."""
+
+
+class ChangeRefused(CacheError):  # noqa: N818 - it says what happened; the base class says Error
+    """A change of versions or models that the rows do not allow, or that another got before: nothing was changed."""
+
+
+class CommittedNotInvalidated(InvalidateError):  # noqa: N818 - says what is; the base class says Error
+    """The change is committed, and readers may not know it yet; `command` is the shell command that ends this."""
+
+    def __init__(self, message: str, *, command: str) -> None:
+        super().__init__(message)
+        self.command = command
 
 
 class EntryError(CacheError):

@@ -1,8 +1,9 @@
-"""The only import of psycopg2: whose transaction is this, may its rows be shared, and queries on it."""
+"""The only import of psycopg2: whose transaction is this, may its rows be shared, its end, and queries on it."""
 
 import contextlib
+import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -16,6 +17,19 @@ from kcg_cache.errors import ConfigurationError
 _STATEMENT_SNAPSHOTS = frozenset({"read committed", "read uncommitted"})
 #: Where pools and ORMs keep the driver's connection.
 _WRAPPED = ("driver_connection", "dbapi_connection", "connection", "_connection", "_conn", "_con", "_raw")
+
+#: What PostgreSQL says to any statement in a transaction that has failed (in_failed_sql_transaction).
+_FAILED = "25P02"
+#: How the codes begin of errors that leave open whether a commit was done: connection exceptions, statement completion
+#: unknown, shutdown and crash.
+_UNKNOWN = ("08", "40003", "57P")
+_OPEN = frozenset(
+    {
+        extensions.TRANSACTION_STATUS_ACTIVE,
+        extensions.TRANSACTION_STATUS_INTRANS,
+        extensions.TRANSACTION_STATUS_INERROR,
+    }
+)
 
 
 class Origin(NamedTuple):
@@ -68,23 +82,28 @@ def transaction_open(conn: Any) -> bool | None:
     return None if status is None else status != extensions.TRANSACTION_STATUS_IDLE
 
 
-def _transaction_status(conn: Any, depth: int = 0) -> int | None:
+def _transaction_status(conn: Any) -> int | None:
+    return _told(conn, _status_of)
+
+
+def _status_of(conn: Any) -> int | None:
     getter = getattr(conn, "get_transaction_status", None)
-    if callable(getter):
-        status = getter()
-        return status if isinstance(status, int) else None
     # psycopg 3 and look-alikes: an IntEnum with libpq's numbers.
-    status = getattr(getattr(conn, "info", None), "transaction_status", None)
-    if isinstance(status, int):
-        return int(status)
-    if depth < len(_WRAPPED):
+    status = getter() if callable(getter) else getattr(getattr(conn, "info", None), "transaction_status", None)
+    return int(status) if isinstance(status, int) else None
+
+
+def _told(conn: Any, ask: Callable[[Any], int | None], depth: int = 0) -> int | None:
+    """Ask a connection, and what it wraps until one of these tells."""
+    told = ask(conn)
+    if told is None and depth < len(_WRAPPED):
         for name in _WRAPPED:
             inner = getattr(conn, name, None)
             if inner is not None and inner is not conn:
-                status = _transaction_status(inner, depth + 1)
-                if status is not None:
-                    return status
-    return None
+                told = _told(inner, ask, depth + 1)
+                if told is not None:
+                    return told
+    return told
 
 
 @contextlib.contextmanager
@@ -107,6 +126,118 @@ def own_transaction_ended(conn: Any) -> Iterator[None]:
         conn.rollback()
 
 
+def check_connection(conn: Any) -> None:
+    """Raise `ConfigurationError` for what has no transaction of its own to commit: before anything is done."""
+    kind = type(conn).__name__
+    if not all(callable(getattr(conn, name, None)) for name in ("cursor", "commit", "rollback")):
+        raise ConfigurationError(
+            f"conn is {kind}: give the open connection on which the change was made (psycopg2's own, or a pool's "
+            "proxy of one), not what returns one"
+        )
+    if inspect.iscoroutinefunction(conn.commit):
+        raise ConfigurationError(f"conn is {kind}, whose commit() is a coroutine: give a sync connection")
+
+
+def commit(conn: Any, *, doubt: str) -> None:
+    """Commit, and return only when it is committed; `doubt` is noted on an error that leaves open whether it is.
+
+    Raises `ConfigurationError` for a transaction that has failed (a driver's commit() of one rolls back and says
+    nothing), and for one that is still open afterwards; otherwise what the connection raises, as it is.
+    """
+    check_not_failed(conn)
+    # Lost before: then the server has rolled back, and there is no doubt. What autocommit did is another matter.
+    was_lost = _lost(conn) and not _autocommit(conn)
+    try:
+        _end(conn, conn.commit, "COMMIT")
+    except Exception as error:
+        if not was_lost and _outcome_unknown(conn, error):
+            error.add_note(doubt)
+        raise
+    if _still_open(conn):
+        failure = ConfigurationError(
+            f"commit() of {type(conn).__name__} left its transaction open: commit on the driver's own connection"
+        )
+        failure.add_note(doubt)
+        raise failure
+
+
+def roll_back(conn: Any) -> None:
+    """Roll back, also what was begun by hand on a connection in autocommit. Raises what the connection raises."""
+    _end(conn, conn.rollback, "ROLLBACK")
+
+
+def kept_by_autocommit(conn: Any) -> bool:
+    """Tell whether what was done on `conn` is beyond a rollback, as each statement was committed by itself."""
+    return _autocommit(conn) and _state(conn) == extensions.TRANSACTION_STATUS_IDLE
+
+
+def _end(conn: Any, method: Callable[[], Any], statement: str) -> None:
+    method()
+    if _autocommit(conn) and _still_open(conn):
+        # Begun by hand: psycopg2 knows of no transaction, and its methods have done nothing.
+        execute(conn, statement)
+
+
+def check_not_failed(conn: Any) -> None:
+    """Raise `ConfigurationError` for a transaction in which a statement has failed; a driver's error as it is."""
+    cause: Exception | None = None
+    status = _transaction_status(conn)
+    if status is None:
+        # Nobody can tell, so it is asked: a failed transaction answers nothing else.
+        try:
+            execute(conn, "SELECT 1")
+        except Exception as error:
+            if _sqlstate(error) != _FAILED:
+                raise
+            cause = error
+    if cause is not None or status == extensions.TRANSACTION_STATUS_INERROR:
+        raise ConfigurationError(
+            "the transaction has failed: after an error in it PostgreSQL can only roll it back. Nothing is committed, "
+            "nothing is invalidated: roll back, mend the failing statement, and begin again"
+        ) from cause
+
+
+def _outcome_unknown(conn: Any, error: Exception) -> bool:
+    """Tell whether a commit that ended with `error` may have been done all the same."""
+    if _lost(conn):
+        return True
+    code = _sqlstate(error)
+    if code is not None:
+        return code.startswith(_UNKNOWN)
+    # Not the server's words. Where the transaction is still there nothing has ended it.
+    return not _still_open(conn)
+
+
+def _still_open(conn: Any) -> bool:
+    """Tell whether a transaction is known to be open: not on a connection that was closed with its commit."""
+    return _state(conn) in _OPEN
+
+
+def _lost(conn: Any) -> bool:
+    return _state(conn) == extensions.TRANSACTION_STATUS_UNKNOWN
+
+
+def _state(conn: Any) -> int | None:
+    try:
+        return _transaction_status(conn)
+    except Exception:  # noqa: BLE001 - a driver's way to say that the connection is closed; the error itself is told
+        return int(extensions.TRANSACTION_STATUS_UNKNOWN)
+
+
+def _autocommit(conn: Any) -> bool:
+    return bool(_told(conn, _autocommit_of))
+
+
+def _autocommit_of(conn: Any) -> bool | None:
+    value = getattr(conn, "autocommit", None)
+    return value if isinstance(value, bool) else None
+
+
+def _sqlstate(error: Exception) -> str | None:
+    code = getattr(error, "pgcode", None) or getattr(error, "sqlstate", None)
+    return code if isinstance(code, str) else None
+
+
 def origin(conn: Any) -> Origin:
     """Ask, on the very connection and before the rows, whether they may be shared (PROTOCOL R13).
 
@@ -126,11 +257,12 @@ def origin(conn: Any) -> Origin:
     return Origin(None, source)
 
 
-def fetch(conn: Any, sql: str) -> list[dict[str, Any]]:
+def fetch(conn: Any, sql: str, *values: Any) -> list[dict[str, Any]]:
     """Run one query on a DB-API connection and give its rows by column name, whatever the cursor's row type is."""
     cursor = conn.cursor()
     try:
-        cursor.execute(sql)
+        # Without values nothing is passed: text that is no template may hold a '%'.
+        cursor.execute(sql, *([values] if values else []))
         names = [column[0] for column in cursor.description]
         return [
             {name: row[name] for name in names} if isinstance(row, Mapping) else dict(zip(names, row, strict=True))

@@ -89,12 +89,50 @@ class Cli:
                 os.close(ours)
                 process.kill()
 
+    @contextlib.contextmanager
+    def asked(self, *arguments: str, columns: int = 100, **environment: str) -> Iterator["Terminal"]:
+        """Run one command with all three streams on a terminal, its own: it may be typed on, Ctrl-C too."""
+        pid, ours = pty.fork()
+        if pid == 0:
+            os.execve(  # noqa: S606 - in the child of the fork, which has the terminal
+                sys.executable,
+                [sys.executable, "-W", "error", "-m", "kcg_cache", *arguments],
+                {**self.environment, **environment},
+            )
+        fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        process = Forked(pid)
+        try:
+            yield Terminal(process, ours)
+        finally:
+            os.close(ours)
+            process.kill()
+
     def screen(self, *arguments: str, columns: int = 100, **environment: str) -> str:
         """Run one command that succeeds on a terminal, and give all that it wrote there."""
         with self.on_terminal(*arguments, columns=columns, **environment) as terminal:
             shown = terminal.rest()
             assert terminal.process.wait() == 0, shown
         return shown
+
+
+@dataclass
+class Forked:
+    """A child process by its pid."""
+
+    pid: int
+    code: int | None = None
+
+    def wait(self) -> int:
+        """Give its exit code."""
+        if self.code is None:
+            self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.code
+
+    def kill(self) -> None:
+        """End it, if it has not."""
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.wait()
 
 
 @dataclass
@@ -110,6 +148,10 @@ class Terminal:
         while text not in self.shown:
             part = self._read()
             assert part, f"the process ended without {text!r}: {self.shown}"
+
+    def type(self, text: str) -> None:
+        """Type on the terminal."""
+        os.write(self.fd, text.encode())
 
     def rest(self) -> str:
         """Give all that the process writes until it ends."""
@@ -192,7 +234,19 @@ def options() -> list[Any]:
 
 def test_the_commands_are_these() -> None:
     """A new command is documented, tested and listed here."""
-    assert list(commands()) == ["show", "status", "fleet", "invalidate", "reload", "sql", "demo"]
+    assert list(commands()) == [
+        "show",
+        "status",
+        "fleet",
+        "invalidate",
+        "promote",
+        "archive",
+        "enable",
+        "disable",
+        "reload",
+        "sql",
+        "demo",
+    ]
 
 
 @pytest.mark.parametrize("name", commands())

@@ -19,6 +19,7 @@ def test_the_public_names_are_exactly_these() -> None:
     assert set(kcg_cache.__all__) == {
         "ACTIVE_VERSIONS",
         "CacheError",
+        "CommittedNotInvalidated",
         "ConfigurationError",
         "Dataset",
         "DatasetError",
@@ -32,8 +33,10 @@ def test_the_public_names_are_exactly_these() -> None:
         "SharedCache",
         "Snapshot",
         "VersionRow",
+        "commit_and_invalidate",
         "configure",
         "invalidate_cache",
+        "invalidating",
         "load_active_versions",
         "load_dependencies",
     }

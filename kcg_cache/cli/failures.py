@@ -6,6 +6,7 @@ from kcg_cache import postgres
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.errors import (
     CacheError,
+    ChangeRefused,
     ConfigurationError,
     DatasetError,
     EmbeddedError,
@@ -16,6 +17,7 @@ from kcg_cache.errors import (
 #: Whose errors mean what; the first that fits.
 _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitCode], ...] = (
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
+    (ChangeRefused, ExitCode.FINDING),
     ((ConfigurationError, EmbeddedError), ExitCode.CONFIGURATION),
     ((StoreError, InvalidateError), ExitCode.REDIS),
     ((*postgres.ERRORS, DatasetError), ExitCode.POSTGRES),
@@ -42,7 +44,7 @@ def lines_of(error: BaseException) -> list[str]:
     lines: list[str] = []
     for cause in _chain(error):
         said = one_line(str(cause))
-        if not said and isinstance(cause, (Stop, KeyboardInterrupt)):
+        if not said and isinstance(cause, (Stop, KeyboardInterrupt)) and not hasattr(cause, "__notes__"):
             continue
         if lines and any(said in line for line in lines):
             continue

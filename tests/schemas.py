@@ -1,0 +1,25 @@
+"""The JSON documents of the command line, held against the schemas in docs/schemas."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+from referencing import Registry, Resource
+
+DIRECTORY = Path(__file__).parent.parent / "docs" / "schemas"
+
+
+def loaded(name: str) -> Any:
+    """Give a schema."""
+    return json.loads((DIRECTORY / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def valid(name: str, document: Any) -> Any:
+    """Hold a document against its schema, and give it back."""
+    schema = loaded(name)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    others = [(path.name, Resource.from_contents(loaded(path.stem))) for path in DIRECTORY.glob("*.json")]
+    registry: Registry[Any] = Registry().with_resources(others)
+    jsonschema.Draft202012Validator(schema, registry=registry).validate(document)
+    return document
