@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 import kcg_cache
@@ -42,7 +43,7 @@ def _one_of(allowed: Sequence[str]) -> Callable[[Any], Any]:
     return check
 
 
-def doctor(
+def doctor(  # noqa: PLR0913 - each is an option
     *,
     redis: RedisUrl = None,
     namespace: Namespace = None,
@@ -150,26 +151,38 @@ def _parts(
     if worst_first:
         findings.sort(key=lambda each: -each.severity)  # stable: what belongs together stays so
         for severity, group in groupby(findings, key=lambda each: each.severity):
-            yield from output.section(severity.word.capitalize(), *_lines(output, list(group)))
+            yield from output.section(severity.word.capitalize(), _lines(list(group)))
     else:
         for area, group in groupby(findings, key=lambda each: each.check.area):
-            yield from output.section(area, *_lines(output, list(group)))
+            yield from output.section(area, _lines(list(group)))
     yield _summary(document["counts"], diagnosis)
 
 
-def _lines(output: Output, findings: list[Finding]) -> Iterator[Any]:
+def _lines(findings: list[Finding]) -> Table:
     """Give a line for what is well, and below each of the others why it matters and what mends it."""
-    for finding in findings:
-        head = Text()
-        head.append(f"{finding.severity.word:<8}", style=_STYLES[finding.severity])
-        head.append(f"{finding.code}  ", style="dim")
-        head.append(f"{finding.check.title}: ", style="" if finding.severity is Severity.OK else "bold")
-        head.append(one_line(finding.seen))
-        yield head
-        if finding.severity > Severity.NOTE or finding.mend:
-            told = [("why", finding.check.why)]
-            told += [("mend", Text(one_line(finding.mend), style="bold"))] if finding.mend else []
-            yield output.indented(output.facts(told), 17)
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(overflow="fold")
+    # What could not be checked for one and the same reason is told once.
+    for _, group in groupby(findings, key=lambda each: (each.seen, each.mend) if _unchecked(each) else each.code):
+        finding, *more = group
+        word = Text(finding.severity.word, style=_STYLES[finding.severity])
+        if more:
+            titles = ", ".join([finding.check.title, *(each.check.title for each in more)])
+            grid.add_row(word, f"{finding.code} to {more[-1].code[4:]}", Text(f"{one_line(finding.seen)} ({titles})"))
+            continue
+        told = Text(f"{finding.check.title}: ", style="" if finding.severity is Severity.OK else "bold")
+        told.append(one_line(finding.seen), style="not bold")
+        if finding.mend:
+            told.append(f"\n{finding.check.why}", style="not bold dim")
+            told.append(f"\n→ {one_line(finding.mend)}", style="not bold cyan")
+        grid.add_row(word, finding.code, told)
+    return grid
+
+
+def _unchecked(finding: Finding) -> bool:
+    return finding.seen.startswith("not checked")
 
 
 def _summary(counts: dict[str, int], diagnosis: Diagnosis) -> Text:

@@ -64,7 +64,9 @@ def _unreadable(payload: Mapping[str, bytes], settings: Settings) -> str | None:
 def _size(state: State, refused: Refusal | None, payload: Mapping[str, bytes], settings: Settings) -> Finding:
     if refused is not None and refused.reason not in ("signature", "oversized"):
         return unchecked("KCG-E02", f"the entry is refused: {refused.text}")
-    unpacked = len(payload.get("payload", b""))
+    if "payload" not in payload:
+        return unchecked("KCG-E02", "its payload went meanwhile, or HMGET is not for this user")
+    unpacked = len(payload["payload"])
     if payload.get("format", b"").endswith(b"+zstd"):
         try:
             # As much as could make a difference: a hostile frame may be unpacked to any size.

@@ -38,7 +38,7 @@ class Check(NamedTuple):
 CHECKS: dict[str, Check] = {
     "KCG-R01": Check(
         "Redis",
-        "Redis answers",
+        "reachable",
         "without it every process loads for itself, once per lease, and no invalidate can be confirmed",
     ),
     "KCG-R02": Check("Redis", "version", "the scripts use what Redis 7.0 and every Valkey have"),
@@ -94,7 +94,7 @@ CHECKS: dict[str, Check] = {
     "KCG-C03": Check("Deadlines", "ttl", "after it somebody loads again, and readers wait for that load"),
     "KCG-C04": Check("Deadlines", "mode", "in `bypass` every read goes to the database, and nothing is shared"),
     "KCG-C05": Check("Deadlines", "lease", "without a lease every single read asks Redis"),
-    "KCG-P01": Check("PostgreSQL", "PostgreSQL answers", "a fill needs it; until the TTL the fleet reads on without"),
+    "KCG-P01": Check("PostgreSQL", "reachable", "a fill needs it; until the TTL the fleet reads on without"),
     "KCG-P02": Check("PostgreSQL", "version", "the queries use what PostgreSQL 13 and later have"),
     "KCG-P03": Check("PostgreSQL", "latency", "a load takes a few of these round trips"),
     "KCG-P04": Check(

@@ -194,9 +194,10 @@ def _replicas(info: Mapping[str, str], config: Mapping[str, str] | NotAllowed, f
     if good < least:
         mend = f"bring {least} replicas back, or until then: CONFIG SET min-replicas-to-write {good}"
         return Finding("KCG-R08", ERROR, f"{seen}: every write is refused now (NOREPLICAS)", mend)
+    whose = "the failover time that was given"
     if failover is None and clustered:
-        return _lag(seen, lag, _int(config, "cluster-node-timeout") / 1000, "cluster-node-timeout")
-    return _lag(seen, lag, failover, "the failover time that was given")
+        failover, whose = _int(config, "cluster-node-timeout") / 1000, "cluster-node-timeout"
+    return _lag(seen, lag, failover, whose)
 
 
 def _replicas_by_info(info: Mapping[str, str], replicas: int, *, alone: bool) -> Finding:

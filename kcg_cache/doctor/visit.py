@@ -18,6 +18,7 @@ from kcg_cache.store import Store
 
 #: Seconds that a doctor waits for an answer, at least: a slow Redis is to be measured, not missed.
 PATIENCE = 3.0
+_ORDER = {code: place for place, code in enumerate(CHECKS)}
 _REDIS = tuple(code for code in CHECKS if code[4] in "RAEF" and code != "KCG-R01")
 _POSTGRES = tuple(code for code in CHECKS if code[4] in "PD" and code != "KCG-P01")
 
@@ -97,7 +98,7 @@ def visit(
     if redis is not None:
         findings += fleet.examine(readers, own_settings(settings), version)
     return Diagnosis(
-        findings=tuple(findings),
+        findings=tuple(sorted(findings, key=lambda each: _ORDER[each.code])),
         redis_failed=redis_failed,
         postgres_failed=postgres_failed,
         source=source,
