@@ -436,22 +436,31 @@ class Store:
         seconds, micros = answer
         return _int(seconds) * 1_000_000 + _int(micros)
 
-    def may(self, commands: Sequence[Sequence[str]]) -> tuple[bool | None, ...] | NotAllowed:
+    def may(self, commands: Sequence[Sequence[str]]) -> tuple[bool | None, ...]:
         """Tell for each command whether this user may run it, and run none; None where the server cannot tell.
 
         A script asks, which needs no right but to run scripts; where that is missing, ACL DRYRUN.
         """
         try:
-            told: Any = self._run("rights", {"commands": json.dumps(commands)}, lambda reply: reply["answers"])
-            if b"?" not in told:
-                return tuple(answer == b"1" for answer in told)
-        except (StoreRefused, StoreReplyError):
-            told = [b"?"] * len(commands)
-        user = self.ask("ACL", "WHOAMI")
-        if isinstance(user, NotAllowed):
-            return user if set(told) == {b"?"} else tuple({b"1": True, b"0": False}.get(answer) for answer in told)
-        dry = [self.ask("ACL", "DRYRUN", _text(user), *command) for command in commands]
-        return tuple(None if isinstance(answer, NotAllowed) else answer == b"OK" for answer in dry)
+            answers: Any = self._run("rights", {"commands": json.dumps(commands)}, lambda reply: reply["answers"])
+            told = [{b"1": True, b"0": False}.get(answer) for answer in answers]
+        except StoreRefused as error:
+            # Of the two that run a script the one that is named, or both where it is about keys.
+            denied = next((name for name in ("evalsha", "eval") if f"'{name}'" in str(error)), "")
+            told = [
+                False if command[0].lower() in ((denied,) if denied else ("eval", "evalsha")) else None
+                for command in commands
+            ]
+        except StoreReplyError:
+            told = [None] * len(commands)
+        if None in told:
+            user = self.ask("ACL", "WHOAMI")
+            if not isinstance(user, NotAllowed):
+                for place, command in enumerate(commands):
+                    if told[place] is None:
+                        answer = self.ask("ACL", "DRYRUN", _text(user), *command)
+                        told[place] = None if isinstance(answer, NotAllowed) else answer == b"OK"
+        return tuple(told)
 
     def whole_entry(self) -> dict[str, bytes]:
         """Give the fields of the entry with its payload, as they are; {} for none, or for a key of another type."""

@@ -35,7 +35,6 @@ def redis(store: Store) -> redis_server.RedisFacts:
     took, at = _timed(store.time_us)
     info = _told(lambda: store.server(*redis_server.INFO))
     commands = rights.all_commands(store.keys)
-    may = store.may(commands)
     state: State | NotAllowed = _told(lambda: store.inspect(EVENTS))
     return redis_server.RedisFacts(
         pings=pings,
@@ -43,7 +42,7 @@ def redis(store: Store) -> redis_server.RedisFacts:
         config=store.config(*redis_server.CONFIG),
         ahead=at if isinstance(at, NotAllowed) else at / 1e6 - (began + took / 2),
         asked_for=took,
-        rights=may if isinstance(may, NotAllowed) else dict(zip(commands, may, strict=True)),
+        rights=dict(zip(commands, store.may(commands), strict=True)),
         state=state,
         entry=store.whole_entry(),
     )

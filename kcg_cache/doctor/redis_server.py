@@ -43,8 +43,8 @@ class RedisFacts:
     #: Seconds by which its clock is ahead of this host's, and how long the question took.
     ahead: float | NotAllowed
     asked_for: float
-    #: Whether this user may run each command that was asked about, in order.
-    rights: Mapping[tuple[str, ...], bool | None] | NotAllowed
+    #: Whether this user may run each command that was asked about; None where that is not told.
+    rights: Mapping[tuple[str, ...], bool | None]
     #: What is there under the dataset's keys, or why that cannot be looked at.
     state: State | NotAllowed
     entry: Mapping[str, bytes] = field(default_factory=dict)

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Mapping
 
-from kcg_cache.answers import NotAllowed
 from kcg_cache.doctor.findings import ERROR, NOTE, OK, Finding, unchecked
 from kcg_cache.keys import Keys
 
@@ -84,23 +83,21 @@ def all_commands(keys: Keys) -> tuple[Command, ...]:
     return tuple(dict.fromkeys(command for role in ROLES for command in commands_of(role, keys)))
 
 
-def examine(told: Mapping[Command, bool | None] | NotAllowed, keys: Keys, wanted: Collection[str]) -> Iterator[Finding]:
+def examine(told: Mapping[Command, bool | None], keys: Keys, wanted: Collection[str]) -> Iterator[Finding]:
     """Look at each role's rights; those of a role that is not `wanted` of this user are only told."""
     for role, code in _CODES.items():
-        if isinstance(told, NotAllowed):
-            yield unchecked(code, f"neither scripts nor ACL DRYRUN are for this user ({told.why})")
-            continue
         commands = commands_of(role, keys)
         lacking = [command for command in commands if told.get(command) is False]
         unknown = [command for command in commands if told.get(command) is None]
         if lacking:
+            more = ", and what else is not told" if unknown else ""
             named = ", ".join(dict.fromkeys(_named(command, keys) for command in lacking))
             words = " ".join(dict.fromkeys(f"+{command[0].lower()}" for command in lacking))
             mend = f"ACL SETUSER … {words} ~{_pattern(keys)}, then ACL SAVE or your users file"
             if role in wanted:
-                yield Finding(code, ERROR, f"this user may not: {named}", mend)
+                yield Finding(code, ERROR, f"this user may not: {named}{more}", mend)
             else:
-                yield Finding(code, NOTE, f"this user may not (and need not, by --for): {named}", mend)
+                yield Finding(code, NOTE, f"this user may not (and need not, by --for): {named}{more}", mend)
         elif unknown:
             yield unchecked(code, f"this server does not tell of {', '.join(_named(each, keys) for each in unknown)}")
         else:
