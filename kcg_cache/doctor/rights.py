@@ -7,8 +7,9 @@ from kcg_cache.keys import Keys
 
 Command = tuple[str, ...]
 
-_CODES = {"worker": "KCG-A01", "operator": "KCG-A02", "viewer": "KCG-A03"}
-ROLES = tuple(_CODES)
+#: The finding of each role.
+CODES = {"worker": "KCG-A01", "operator": "KCG-A02", "viewer": "KCG-A03"}
+ROLES = tuple(CODES)
 
 #: What the scripts of a role run on which key, and what is sent beside them; the words after the key are only filled
 #: in so that the server finds the keys. A test holds it against the scripts.
@@ -85,7 +86,7 @@ def all_commands(keys: Keys) -> tuple[Command, ...]:
 
 def examine(told: Mapping[Command, bool | None], keys: Keys, wanted: Collection[str]) -> Iterator[Finding]:
     """Look at each role's rights; those of a role that is not `wanted` of this user are only told."""
-    for role, code in _CODES.items():
+    for role, code in CODES.items():
         commands = commands_of(role, keys)
         lacking = [command for command in commands if told.get(command) is False]
         unknown = [command for command in commands if told.get(command) is None]
