@@ -4,10 +4,12 @@ from kcg_cache.api import configure, invalidate_cache, load_active_versions, loa
 from kcg_cache.cache import SharedCache
 from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import CacheError, ConfigurationError, DatasetError, InvalidateError, SettingsError
+from kcg_cache.fleet import Fleet, FleetReceipt
 from kcg_cache.receipt import Invalidation
 from kcg_cache.rows import Dependency, VersionRow
 from kcg_cache.settings import Settings
 from kcg_cache.snapshot import Snapshot
+from kcg_cache.version import __version__ as __version__
 
 __all__ = [
     "ACTIVE_VERSIONS",
@@ -16,6 +18,8 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "Dependency",
+    "Fleet",
+    "FleetReceipt",
     "InvalidateError",
     "Invalidation",
     "Settings",
@@ -28,4 +32,3 @@ __all__ = [
     "load_active_versions",
     "load_dependencies",
 ]
-__version__ = "0.1.0"

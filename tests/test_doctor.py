@@ -111,9 +111,11 @@ def run_by(script: str) -> set[str]:
 def test_the_rights_of_a_role_are_what_its_scripts_run(role: str) -> None:
     """A script that runs another command needs another right."""
     asked = {command[0] for command in rights.commands_of(role, KEYS)}
+    if role == "worker":
+        asked |= {command[0] for command in rights.presence_of(KEYS)}
     needed = set().union(*(run_by(script) for script in rights.scripts_of(role)))
     # The prelude stands before scripts that do not use all of it.
-    unused = {"viewer": {"XADD", "DEL", "PEXPIRE"}}.get(role, set())
+    unused = {"viewer": {"XADD", "DEL", "PEXPIRE", "HSET", "HLEN", "HRANDFIELD", "HDEL"}}.get(role, set())
     assert needed - unused <= asked
     assert {"EVAL", "EVALSHA"} <= asked
 
@@ -129,8 +131,20 @@ def test_rights_of_which_some_are_not_told_are_lacking_all_the_same() -> None:
     """Whoever may not run scripts can do no work, whatever else he may."""
     told: dict[tuple[str, ...], bool | None] = dict.fromkeys(rights.all_commands(KEYS))
     told |= {command: False for command in told if command[0] in ("EVAL", "EVALSHA")}
-    for found in by_code(rights.examine(told, KEYS, rights.ROLES)).values():
-        assert severity_of(found, "EVALSHA entry, EVAL entry, and what else is not told") == ERROR
+    found = by_code(rights.examine(told, KEYS, rights.ROLES))
+    assert severity_of(found["KCG-A02"], "EVALSHA invalidate.lua, EVAL invalidate.lua, and what else") == ERROR
+    assert found["KCG-A01"].severity == found["KCG-A03"].severity == ERROR
+    assert severity_of(found["KCG-A04"], "not checked") == NOTE
+
+
+def test_a_worker_that_may_not_leave_its_presence_is_told_of() -> None:
+    """It works all the same, and nobody sees it."""
+    told: dict[tuple[str, ...], bool | None] = dict.fromkeys(rights.all_commands(KEYS), True)
+    told[("HSET", KEYS.fleet, "a", "b")] = False
+    found = by_code(rights.examine(told, KEYS, rights.ROLES))
+    assert severity_of(found.pop("KCG-A04"), "HSET fleet") == WARNING
+    assert {finding.severity for finding in found.values()} == {OK}
+    assert by_code(rights.examine(told, KEYS, ("operator",)))["KCG-A04"].severity == NOTE
 
 
 def test_a_right_that_is_lacking_is_named_with_its_command() -> None:
@@ -149,7 +163,7 @@ def test_rights_that_cannot_be_asked_for_are_not_checked() -> None:
     """That is no fault, and no all-clear."""
     told: dict[tuple[str, ...], bool | None] = dict.fromkeys(rights.all_commands(KEYS))
     for found in by_code(rights.examine(told, KEYS, rights.ROLES)).values():
-        assert severity_of(found, "not checked", "TIME") == NOTE
+        assert severity_of(found, "not checked", "PEXPIRE" if found.code == "KCG-A04" else "TIME") == NOTE
 
 
 # --- the Redis server -------------------------------------------------------------------------------------------------
@@ -640,8 +654,8 @@ def test_a_host_that_differs_from_its_fleet_is_told_of() -> None:
 
 
 def test_a_fleet_that_nobody_knows_of_is_not_checked() -> None:
-    """Neither where presence is unknown, nor where nobody was seen."""
-    nobody: list[fleet.Reader] = []
-    for readers in (None, nobody):
-        for finding in fleet.examine(readers, {}, "0.1.0"):
-            assert severity_of(finding, "not checked") == NOTE
+    """Neither where it may not be looked at, nor where nobody was seen."""
+    for finding in fleet.examine(DENIED, {}, "0.1.0"):
+        assert severity_of(finding, "not checked", "no permissions") == NOTE
+    for finding in fleet.examine([], {}, "0.1.0"):
+        assert severity_of(finding, "not checked", "no process") == NOTE

@@ -25,7 +25,7 @@ from rich.cells import cell_len
 from kcg_cache import Settings, SharedCache, queries
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.doctor import CHECKS
-from kcg_cache.doctor.rights import CODES, ROLES, commands_of
+from kcg_cache.doctor.rights import CODES, ROLES, commands_of, presence_of
 from kcg_cache.embedded import EmbeddedPostgres, EmbeddedValkey, start_replica, start_valkey
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
@@ -167,7 +167,7 @@ def test_a_healthy_place_is_ok_and_every_check_is_told_of(
     assert found.code == ExitCode.OK
     assert list(found.findings) == list(CHECKS)
     notes = {code for code, finding in found.findings.items() if finding["severity"] == "note"}
-    assert {code for code in notes if not code.startswith("KCG-F")} == USUAL_NOTES
+    assert notes == USUAL_NOTES
     assert sum(found.document["counts"].values()) == len(CHECKS)
     assert found.document["worst"] == "note"
 
@@ -339,7 +339,8 @@ def test_the_rights_that_the_page_lists_suffice_and_none_is_idle(
     for code in ("KCG-R09", "KCG-R10"):
         assert found.severity(code, "not checked", "CONFIG") == "note"
     keys = Keys.of(cli.namespace, "active_versions")
-    assert {word[1:] for word in listed[1:]} - {"ping"} == {command[0].lower() for command in commands_of(role, keys)}
+    needed = [*commands_of(role, keys), *(presence_of(keys) if role == "worker" else ())]
+    assert {word[1:] for word in listed[1:]} - {"ping"} == {command[0].lower() for command in needed}
 
 
 @pytest.mark.parametrize(
@@ -358,17 +359,24 @@ def test_a_right_that_a_role_lacks_is_found(
     """In each role whose work needs it, by name."""
     # With the right to ask, that is told even where scripts may not be run.
     found = ask_redis(cli, KCG_CACHE_REDIS_URL=user(ALL_KEYS, "+@all", without))
-    assert {code for code in found.wrong() if code.startswith("KCG-A")} == codes
+    assert set(found.wrong()) - {"KCG-A04"} == codes
     for code in codes:
         assert found.severity(code, words) == "error"
         assert f"+{without[1:]}" in found.findings[code]["mend"]
     assert found.code == ExitCode.FINDING
 
 
+def test_a_worker_that_cannot_be_seen_is_found(cli: Cli, user: Callable[..., str]) -> None:
+    """It works, and leaves no presence in the fleet."""
+    found = ask_redis(cli, KCG_CACHE_REDIS_URL=user(ALL_KEYS, "+@all", "-hrandfield"))
+    assert found.wrong() == {"KCG-A04": "warning"}
+    assert found.severity("KCG-A04", "HRANDFIELD fleet") == "warning"
+
+
 def test_keys_that_are_not_the_users_are_found(cli: Cli, user: Callable[..., str]) -> None:
     """All commands, of another namespace."""
     found = ask_redis(cli, KCG_CACHE_REDIS_URL=user("~{other:*", "+@all"))
-    assert set(found.wrong()) == {"KCG-A01", "KCG-A02", "KCG-A03"}
+    assert set(found.wrong()) == {"KCG-A01", "KCG-A02", "KCG-A03", "KCG-A04"}
     assert "~{" + cli.namespace + ":active_versions}:*" in found.findings["KCG-A01"]["mend"]
 
 
@@ -386,7 +394,7 @@ def test_a_user_who_may_ask_nothing_crashes_nothing(cli: Cli, user: Callable[...
     """Every check says that it was not made, but that no script may be run is known."""
     found = ask_redis(cli, KCG_CACHE_REDIS_URL=user())
     assert found.wrong() == dict.fromkeys(["KCG-A01", "KCG-A02", "KCG-A03"], "error")
-    assert found.severity("KCG-A01", "EVALSHA entry, and what else is not told") == "error"
+    assert found.severity("KCG-A01", "EVALSHA read.lua, ", "and what else is not told") == "error"
     for code, finding in found.findings.items():
         if code[4] in "RE" and code != "KCG-R01":
             assert finding["seen"].startswith("not checked: "), finding
@@ -419,7 +427,9 @@ def test_settings_that_do_not_fit_the_entry_are_found(
     words: str,
 ) -> None:
     """The fleet's entry, and an environment of this host's that is another."""
-    cache.read(pg)
+    seen_by_none = SharedCache(settings=cache.settings, present=False)
+    seen_by_none.read(pg)
+    seen_by_none.close()
     found = ask_redis(cli, **environment)
     assert found.severity(code, words) == severity
     assert found.wrong() == ({} if severity == "note" else {code: severity})
@@ -443,6 +453,25 @@ def test_a_namespace_that_another_database_filled_is_found(
     found = ask(cli, "--dsn", postgres_server.dsn)
     assert found.severity("KCG-E04", f"/{parse_dsn(dsn)['dbname']}", "/postgres") == "error"
     assert found.findings["KCG-P07"]["severity"] == "error"
+
+
+# --- the fleet --------------------------------------------------------------------------------------------------------
+
+
+def test_a_fleet_whose_settings_differ_is_found(cli: Cli, cache: SharedCache, pg: Connection, dsn: str) -> None:
+    """With how many have which; a fleet of one mind is held against this host."""
+    assert ask_redis(cli).severity("KCG-F01", "not checked", "no process has read") == "note"
+    cache.read(pg)
+    found = ask_redis(cli)
+    assert found.severity("KCG-F01", "all 1 processes") == "ok"
+    assert found.severity("KCG-F02") == found.severity("KCG-F03", "1 processes: 1 ") == "ok"
+    found = ask_redis(cli, KCG_CACHE_TTL="60")
+    assert found.severity("KCG-F01", "ttl is 300 in the fleet, 60 here") == "warning"
+    assert found.wrong() == {"KCG-F01": "warning"}
+    other = SharedCache(settings=cache.settings.replace(ttl=60, lease=0.5))
+    other.read(pg)
+    other.close()
+    assert ask_redis(cli).severity("KCG-F01", "lease is 1 (1), 0.5 (1); ttl is 300 (1), 60 (1)") == "warning"
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------

@@ -74,7 +74,12 @@ CHECKS: dict[str, Check] = {
     "KCG-R12": Check("Redis", "connections", "a server at maxclients refuses new processes, and whoever reconnects"),
     "KCG-A01": Check("Rights in Redis", "a worker's rights", "a worker that lacks one loads for itself, every lease"),
     "KCG-A02": Check("Rights in Redis", "an operator's rights", "an invalidate that lacks one is never confirmed"),
-    "KCG-A03": Check("Rights in Redis", "a viewer's rights", "`kcg-cache status` and `log` fail without them"),
+    "KCG-A03": Check("Rights in Redis", "a viewer's rights", "`kcg-cache status`, `log` and `fleet` fail without them"),
+    "KCG-A04": Check(
+        "Rights in Redis",
+        "presence",
+        "its processes are not in `kcg-cache fleet`, and nobody can see whether they have taken up a change",
+    ),
     "KCG-E01": Check("The entry", "taken by readers", "an entry that readers refuse is loaded anew by each of them"),
     "KCG-E02": Check("The entry", "size", "a payload over max_payload is not shared: every process loads for itself"),
     "KCG-E03": Check(

@@ -4,7 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from kcg_cache.answers import NotAllowed
 from kcg_cache.doctor.findings import NOTE, OK, WARNING, Finding, unchecked
+from kcg_cache.fleet import Fleet
 from kcg_cache.units import duration
 
 #: Processes that are named before the rest is counted.
@@ -34,12 +36,33 @@ class Reader(NamedTuple):
         return f"{self.application or 'process'} {self.pid or '?'} on {self.host or '?'}"
 
 
-def examine(readers: Sequence[Reader] | None, own_settings: Mapping[str, Any], own_version: str) -> Iterator[Finding]:
-    """Look at the fleet, and hold this host's settings and version against it; None where presence is not known."""
-    if not readers:
-        why = "processes of this version leave no presence" if readers is None else "no process was seen lately"
+def readers_of(seen: Fleet) -> list[Reader]:
+    """Take from what Redis remembers of the fleet what is looked at here."""
+    return [
+        Reader(
+            host=reader.host,
+            pid=reader.pid,
+            application=reader.application,
+            version=reader.version,
+            lease=reader.lease,
+            settings=reader.settings,
+            standing=seen.standing(reader),
+            since=max(0, seen.at_us - (reader.private_since_us or reader.since_us)) / 1e6,
+        )
+        for reader in seen.readers
+    ]
+
+
+def examine(
+    readers: Sequence[Reader] | NotAllowed, own_settings: Mapping[str, Any], own_version: str
+) -> Iterator[Finding]:
+    """Look at the fleet, and hold this host's settings and version against it."""
+    if isinstance(readers, NotAllowed) or not readers:
         for code in ("KCG-F01", "KCG-F02", "KCG-F03"):
-            yield unchecked(code, why)
+            if isinstance(readers, NotAllowed):
+                yield unchecked(code, f"the fleet cannot be looked at ({readers.why})")
+            else:
+                yield unchecked(code, "no process has read within the last 15 minutes")
         return
     yield _settings(readers, own_settings)
     yield _versions(readers, own_version)

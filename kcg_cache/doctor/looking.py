@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import kcg_cache.fleet
 from kcg_cache import codec, postgres, queries
 from kcg_cache.answers import NotAllowed, State
 from kcg_cache.datasets import ACTIVE_VERSIONS
-from kcg_cache.doctor import redis_server, rights
+from kcg_cache.doctor import fleet, redis_server, rights
 from kcg_cache.errors import DatasetError, StoreError
 from kcg_cache.outage import NO_ANSWER
 from kcg_cache.rows import Dependency
@@ -45,7 +46,16 @@ def redis(store: Store) -> redis_server.RedisFacts:
         rights=dict(zip(commands, store.may(commands), strict=True)),
         state=state,
         entry=store.whole_entry(),
+        readers=_readers(store, state),
     )
+
+
+def _readers(store: Store, state: State | NotAllowed) -> Sequence[fleet.Reader] | NotAllowed:
+    """Ask who reads."""
+    if isinstance(state, NotAllowed):
+        return state
+    records = _told(store.presences)
+    return records if isinstance(records, NotAllowed) else fleet.readers_of(kcg_cache.fleet.seen(state, records))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,12 @@
 """The Redis server: what INFO, CONFIG and its clock say. Pure: it looks at `RedisFacts`."""
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kcg_cache.answers import NotAllowed, State
 from kcg_cache.doctor.findings import ERROR, NOTE, OK, WARNING, Finding, unchecked
+from kcg_cache.doctor.fleet import Reader
 from kcg_cache.units import duration, size
 
 #: The settings of the server that are asked for.
@@ -48,6 +49,8 @@ class RedisFacts:
     #: What is there under the dataset's keys, or why that cannot be looked at.
     state: State | NotAllowed
     entry: Mapping[str, bytes] = field(default_factory=dict)
+    #: The processes that read.
+    readers: Sequence[Reader] | NotAllowed = ()
 
 
 def examine(facts: RedisFacts, failover: float | None) -> Iterator[Finding]:

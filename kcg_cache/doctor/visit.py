@@ -2,16 +2,16 @@
 
 import statistics
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from kcg_cache import postgres
 from kcg_cache.answers import NotAllowed
-from kcg_cache.cache import SharedCache
 from kcg_cache.datasets import ACTIVE_VERSIONS
 from kcg_cache.doctor import client, entry, fleet, looking, models, postgres_server, redis_server, rights, tables
 from kcg_cache.doctor.findings import CHECKS, ERROR, Finding, Severity, unchecked
 from kcg_cache.errors import StoreError
+from kcg_cache.presence import SETTINGS
 from kcg_cache.refusal import NO_TIME, whole_number
 from kcg_cache.settings import Settings
 from kcg_cache.store import Store
@@ -60,15 +60,12 @@ def visit(
     """
     redis = database = None
     redis_failed = postgres_failed = None
-    readers: Sequence[fleet.Reader] | None = None
     if only != "postgres":
         step("asking Redis")
         patient = settings.replace(redis_timeout=max(settings.redis_timeout, PATIENCE))
         store = Store(settings.redis_url, ACTIVE_VERSIONS.name, patient)
         try:
             redis = looking.redis(store)
-            step("asking who reads")
-            readers = _readers(patient)
         except StoreError as error:
             redis, redis_failed = None, " ".join(str(error).split())
         finally:
@@ -96,7 +93,7 @@ def visit(
     elif postgres_failed is not None:
         findings += _unanswered("KCG-P01", postgres_failed, _POSTGRES, 'psql "$DSN" -c "SELECT 1"')
     if redis is not None:
-        findings += fleet.examine(readers, own_settings(settings), version)
+        findings += fleet.examine(redis.readers, own_settings(settings), version)
     return Diagnosis(
         findings=tuple(sorted(findings, key=lambda each: _ORDER[each.code])),
         redis_failed=redis_failed,
@@ -107,38 +104,10 @@ def visit(
     )
 
 
-def _readers(settings: Settings) -> Sequence[fleet.Reader] | None:
-    """Ask who reads; None where this version of the library does not know."""
-    # `SharedCache.fleet` is where presence is read from; a library without it has none to read.
-    cache = SharedCache(None, ACTIVE_VERSIONS, settings)
-    try:
-        look: Any = getattr(cache, "fleet", None)
-        return None if look is None else readers_of(look())
-    finally:
-        cache.close()
-
-
-def readers_of(seen: Any) -> list[fleet.Reader]:
-    """Take from a fleet (`SharedCache.fleet`) what is looked at here."""
-    return [
-        fleet.Reader(
-            host=reader.host,
-            pid=reader.pid,
-            application=reader.application,
-            version=reader.version,
-            lease=reader.lease,
-            settings=reader.settings,
-            standing=seen.standing(reader),
-            since=max(0, seen.at_us - reader.since_us) / 1e6,
-        )
-        for reader in seen.readers
-    ]
-
-
 def own_settings(settings: Settings) -> dict[str, Any]:
-    """Give this host's settings as a process tells them; of keys, whether there are any."""
-    values = {field.name: getattr(settings, field.name) for field in fields(settings) if field.repr}
-    return {**values, "signed": bool(settings.signing_keys)}
+    """Give this host's settings as a process tells them (`kcg_cache.presence`)."""
+    told = {name: getattr(settings, name) for name in (*SETTINGS, "lease")}
+    return {**told, "signed": bool(settings.signing_keys)}
 
 
 def _of_database(facts: looking.PostgresFacts, settings: Settings) -> Iterator[Finding]:

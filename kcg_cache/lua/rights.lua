@@ -1,13 +1,14 @@
 -- May this user run these commands? For `kcg-cache doctor`: it runs none of them, and writes nothing.
 --
--- KEYS   entry lock events invalidations guard
+-- KEYS   entry
 -- ARGV   commands
 -- REPLY  answers
 --
--- commands  a JSON list of commands, each a list of its words
+-- commands  a JSON list of commands, each a list of its words, its keys too: they are no KEYS, for a user without
+--           rights to one of those is refused the whole script
 -- answers   '1' it may, '0' it may not, '?' the server cannot tell, for each in order; a list
 local commands = ARGV[1]
-local entry_key, lock_key, events_key, invalidations_key, guard_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local entry_key = KEYS[1] -- where in a cluster it runs
 
 local answers = {}
 for number, command in ipairs(cjson.decode(commands)) do
