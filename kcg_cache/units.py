@@ -1,4 +1,4 @@
-"""Time spans and sizes as people read them."""
+"""Time spans, sizes and numbers as people read them."""
 
 _UNITS = ("kB", "MB", "GB", "TB")
 
@@ -27,3 +27,8 @@ def size(count: int) -> str:
     while count >= 999.5 * 1000**power and power < len(_UNITS):
         power += 1
     return f"{count / 1000**power:.3g} {_UNITS[power - 1]}"
+
+
+def count(number: int, one: str, many: str = "") -> str:
+    """Give ``1 row``, ``2 rows``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -537,7 +537,7 @@ def model(name: str, primaries: int = 1, *, enabled: bool = True) -> dict[str, A
 @pytest.mark.parametrize(
     ("found", "severity", "words"),
     [
-        ([model("a"), model("b", 0, enabled=False)], OK, "each of 1"),
+        ([model("a"), model("b", 0, enabled=False)], OK, "1 enabled model, each"),
         ([model("a"), model("b", 0)], WARNING, "no ACTIVE PRIMARY version: b"),
         ([model("a", 2), model("b", 0)], ERROR, "several ACTIVE PRIMARY versions: a"),
         ([model("a", enabled=False)], NOTE, "no model is enabled"),
@@ -593,7 +593,7 @@ def test_a_long_chain_is_no_matter() -> None:
 
 def test_mended_params_are_told_with_their_rows() -> None:
     """The id is what whoever mends it needs."""
-    assert severity_of(models.mended([], 3), "all 3") == OK
+    assert severity_of(models.mended([], 3), "3 ACTIVE versions, each") == OK
     assert severity_of(models.mended(["params of row id=7 became {}: no object"], 3), "id=7") == WARNING
 
 

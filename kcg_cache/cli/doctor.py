@@ -93,7 +93,6 @@ def doctor(  # noqa: PLR0913 - each is an option
             lambda: visit(
                 settings,
                 database.connection,
-                kcg_cache.__version__,
                 roles=roles or ROLES,
                 failover=failover,
                 only=only,
@@ -172,11 +171,12 @@ def _lines(findings: list[Finding]) -> Table:
             titles = ", ".join([finding.check.title, *(each.check.title for each in more)])
             grid.add_row(word, f"{finding.code} to {more[-1].code[4:]}", Text(f"{one_line(finding.seen)} ({titles})"))
             continue
-        told = Text(f"{finding.check.title}: ", style="" if finding.severity is Severity.OK else "bold")
-        told.append(one_line(finding.seen), style="not bold")
+        told = Text()
+        told.append(f"{finding.check.title}: ", style="" if finding.severity is Severity.OK else "bold")
+        told.append(one_line(finding.seen))
         if finding.mend:
-            told.append(f"\n{finding.check.why}", style="not bold dim")
-            told.append(f"\n→ {one_line(finding.mend)}", style="not bold cyan")
+            told.append(f"\n{finding.check.why}", style="dim")
+            told.append(f"\n→ {one_line(finding.mend)}", style="cyan")
         grid.add_row(word, finding.code, told)
     return grid
 

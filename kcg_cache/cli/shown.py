@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from kcg_cache.units import duration, size
+from kcg_cache.units import count, duration, size
 
 __all__ = ["SHORT", "count", "duration", "iso", "moment", "size"]
 
@@ -24,8 +24,3 @@ def iso(micros: int | str | None) -> str | None:
         return None if micros is None else datetime.fromtimestamp(int(micros) / 1e6, UTC).isoformat()
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def count(number: int, one: str, many: str = "") -> str:
-    """Give ``1 row``, ``2 rows``."""
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from kcg_cache.answers import NotAllowed
 from kcg_cache.doctor.findings import NOTE, OK, WARNING, Finding, unchecked
 from kcg_cache.fleet import Fleet
-from kcg_cache.units import duration
+from kcg_cache.units import count, duration
 
 #: Processes that are named before the rest is counted.
 NAMED = 4
@@ -76,18 +76,18 @@ def _settings(readers: Sequence[Reader], own: Mapping[str, Any]) -> Finding:
         values = Counter(_spelt(settings[name]) for settings in told if name in settings)
         here = _spelt(own[name]) if name in own else None
         if len(values) > 1:
-            differing.append(f"{name} is " + ", ".join(f"{value} ({count})" for value, count in values.most_common()))
+            differing.append(f"{name} is " + _counted(values))
         elif here is not None and here not in values:
             differing.append(f"{name} is {next(iter(values))} in the fleet, {here} here")
     if differing:
         mend = "give every process one environment (KCG_CACHE_*); who has what: kcg-cache fleet --json"
         return Finding("KCG-F01", WARNING, "; ".join(differing), mend)
-    return Finding("KCG-F01", OK, f"all {len(readers)} processes and this host have the same")
+    return Finding("KCG-F01", OK, f"{count(len(readers), 'process', 'processes')} and this host have the same")
 
 
 def _versions(readers: Sequence[Reader], own: str) -> Finding:
     versions = Counter(reader.version or "?" for reader in readers)
-    told = ", ".join(f"{version} ({count})" for version, count in sorted(versions.items()))
+    told = _counted(versions)
     if len(versions) > 1:
         mend = "finish the roll-out; while it lasts, each side may refuse the other's entry (KCG-E01)"
         return Finding("KCG-F02", WARNING, f"mixed: {told}", mend)
@@ -99,7 +99,8 @@ def _versions(readers: Sequence[Reader], own: str) -> Finding:
 
 def _lagging(readers: Sequence[Reader]) -> Finding:
     standing = Counter(reader.standing for reader in readers)
-    told = f"{len(readers)} processes: " + ", ".join(f"{count} {name}" for name, count in standing.most_common())
+    told = f"{count(len(readers), 'process', 'processes')}: "
+    told += ", ".join(f"{number} {name}" for name, number in _by_number(standing))
     for wrong in ("lagging", "private"):
         who = [reader for reader in readers if reader.standing == wrong]
         if who:
@@ -114,3 +115,12 @@ def _lagging(readers: Sequence[Reader]) -> Finding:
 
 def _spelt(value: object) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
+
+
+def _counted(values: Counter[str]) -> str:
+    return ", ".join(f"{value} ({number})" for value, number in _by_number(values))
+
+
+def _by_number(values: Counter[str]) -> list[tuple[str, int]]:
+    """Give the most frequent first, and of those that are as frequent an order that stays."""
+    return sorted(values.items(), key=lambda each: (-each[1], each[0]))

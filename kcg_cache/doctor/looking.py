@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import kcg_cache.fleet
@@ -103,10 +103,10 @@ def database(connect: Connect) -> PostgresFacts:
         began = time.time()
         took, (server,) = _timed(lambda: postgres.fetch(conn, queries.load("doctor_server")))
         rounds = tuple(_timed(lambda: postgres.fetch(conn, "SELECT 1 AS one"))[0] for _ in range(ROUNDS))
-        return PostgresFacts(
+        facts = PostgresFacts(
             server=server,
             source=_tried(conn, lambda: postgres.origin(conn).source),
-            pooling=postgres.pooling(conn, connect),
+            pooling=postgres.Pooling.NONE,
             rounds=rounds,
             ahead=server["time_us"] / 1e6 - (began + took / 2),
             asked_for=took,
@@ -120,6 +120,8 @@ def database(connect: Connect) -> PostgresFacts:
             ),
             loaded=_tried(conn, lambda: _load(conn)),
         )
+        # Last, for it opens other connections: until then Ctrl-C interrupts this one.
+        return replace(facts, pooling=postgres.pooling(conn, connect))
 
 
 def _plan(conn: Any) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kcg_cache.doctor.findings import ERROR, NOTE, OK, WARNING, Finding
 from kcg_cache.rows import Dependency
+from kcg_cache.units import count
 
 #: So many names are listed before the rest is counted.
 NAMED = 5
@@ -15,7 +16,7 @@ def mended(reports: Sequence[str], rows: int) -> Finding:
     if reports:
         mend = "UPDATE kcg.detection_model_versions SET params = '{…}' WHERE id = …, then kcg-cache invalidate"
         return Finding("KCG-D01", WARNING, _several(reports, "; "), mend)
-    return Finding("KCG-D01", OK, f"all {rows} ACTIVE versions have a JSON object")
+    return Finding("KCG-D01", OK, f"{count(rows, 'ACTIVE version')}, each with a JSON object")
 
 
 def primaries(models: Sequence[Mapping[str, Any]]) -> Finding:
@@ -31,7 +32,7 @@ def primaries(models: Sequence[Mapping[str, Any]]) -> Finding:
     if none:
         mend = "kcg-cache promote MODEL VERSION --role PRIMARY, or kcg-cache disable MODEL"
         return Finding("KCG-D02", WARNING, f"enabled, with no ACTIVE PRIMARY version: {_several(none)}", mend)
-    return Finding("KCG-D02", OK, f"each of {len(enabled)} enabled models has one ACTIVE PRIMARY")
+    return Finding("KCG-D02", OK, f"{count(len(enabled), 'enabled model')}, each with one ACTIVE PRIMARY")
 
 
 def dependencies(models: Sequence[Mapping[str, Any]], edges: Sequence[Dependency]) -> Iterator[Finding]:
@@ -48,7 +49,9 @@ def dependencies(models: Sequence[Mapping[str, Any]], edges: Sequence[Dependency
         mend = "kcg-cache enable MODEL, or kcg-cache disable whoever needs it"
         yield Finding("KCG-D03", WARNING, f"models that are disabled: {_several(disabled)}", mend)
     else:
-        yield Finding("KCG-D03", OK, f"{len(needed)} dependencies of enabled models, all on enabled ones")
+        yield Finding(
+            "KCG-D03", OK, f"{count(len(needed), 'dependency', 'dependencies')} of enabled models, all on enabled ones"
+        )
     cycle = a_cycle(needed)
     if cycle:
         mend = "DELETE FROM kcg.detection_model_dependencies WHERE … one of these edges"
@@ -82,5 +85,6 @@ def a_cycle(edges: Iterable[Dependency]) -> list[str]:
 
 
 def _several(names: Sequence[str], between: str = ", ") -> str:
+    names = list(dict.fromkeys(names))
     told = between.join(names[:NAMED])
     return told if len(names) <= NAMED else f"{told}{between}and {len(names) - NAMED} more"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from kcg_cache.answers import NotAllowed, State
 from kcg_cache.doctor.findings import ERROR, NOTE, OK, WARNING, Finding, unchecked
 from kcg_cache.doctor.fleet import Reader
-from kcg_cache.units import duration, size
+from kcg_cache.units import count, duration, size
 
 #: The settings of the server that are asked for.
 CONFIG = (
@@ -130,7 +130,7 @@ def _policy(info: Mapping[str, str]) -> Finding:
     seen = f"maxmemory-policy is {policy}, maxmemory {size(most) if most else 'without a limit'}"
     evicted = _int(info, "evicted_keys")
     if evicted:
-        seen += f"; it has evicted {evicted} keys since it started"
+        seen += f"; it has evicted {count(evicted, 'key')} since it started"
     if policy == "noeviction" or not most:
         return Finding("KCG-R05", OK, seen)
     mend = "CONFIG SET maxmemory-policy noeviction (a server of its own for kcg_cache), and CONFIG REWRITE"
@@ -188,14 +188,14 @@ def _replicas(info: Mapping[str, str], config: Mapping[str, str] | NotAllowed, f
     if isinstance(config, NotAllowed):
         return _replicas_by_info(info, replicas, alone=not replicas and not clustered)
     least, lag = _int(config, "min-replicas-to-write"), _int(config, "min-replicas-max-lag")
-    seen = f"{replicas} replicas, min-replicas-to-write {least}, min-replicas-max-lag {lag} s"
+    seen = f"{count(replicas, 'replica')}, min-replicas-to-write {least}, min-replicas-max-lag {lag} s"
     if not least and not replicas and not clustered:
         return Finding("KCG-R08", OK, f"{seen}: nothing to fail over to")
     if not least or not lag:
         return Finding("KCG-R08", WARNING, f"{seen}: a cut-off master goes on answering", _SET_BOTH.format(5))
     good = _int(info, "min_slaves_good_slaves", replicas)
     if good < least:
-        mend = f"bring {least} replicas back, or until then: CONFIG SET min-replicas-to-write {good}"
+        mend = f"bring {count(least, 'replica')} back, or until then: CONFIG SET min-replicas-to-write {good}"
         return Finding("KCG-R08", ERROR, f"{seen}: every write is refused now (NOREPLICAS)", mend)
     whose = "the failover time that was given"
     if failover is None and clustered:
@@ -207,11 +207,11 @@ def _replicas_by_info(info: Mapping[str, str], replicas: int, *, alone: bool) ->
     """Tell as much as a server says that does not let its settings be asked for."""
     good = info.get("min_slaves_good_slaves")  # there only where min-replicas-to-write is set
     if good is not None:
-        seen = f"{replicas} replicas, {good} of them good; min-replicas-to-write is set, to what is not told"
+        seen = f"{count(replicas, 'replica')}, {good} of them good; min-replicas-to-write is set, to what is not told"
         return Finding("KCG-R08", OK, seen)
     if alone:
         return Finding("KCG-R08", OK, "no replica is connected: nothing to fail over to, as far as INFO tells")
-    seen = f"{replicas} replicas, and min-replicas-to-write is not set, as far as INFO tells"
+    seen = f"{count(replicas, 'replica')}, and min-replicas-to-write is not set, as far as INFO tells"
     return Finding("KCG-R08", WARNING, seen, "set min-replicas-to-write 1 at your provider, and min-replicas-max-lag")
 
 
@@ -228,7 +228,7 @@ def _lag(seen: str, lag: int, failover: float | None, whose: str) -> Finding:
 
 def _connections(info: Mapping[str, str]) -> Finding:
     clients, most = _int(info, "connected_clients"), _int(info, "maxclients")
-    seen = f"{clients} clients of {most or '?'} that it takes (maxclients)"
+    seen = f"{count(clients, 'client')} of {most or '?'} that it takes (maxclients)"
     refused = _int(info, "rejected_connections")
     if most and clients > most * NEARLY:
         return Finding("KCG-R12", WARNING, seen, f"CONFIG SET maxclients {2 * most}; who holds them: CLIENT LIST")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kcg_cache.doctor.findings import ERROR, NOTE, OK, WARNING, Finding, unchecked
-from kcg_cache.units import size
+from kcg_cache.units import count, size
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -110,7 +110,7 @@ def triggers(triggers: Rows) -> Finding:
     if rows:
         seen = f"{', '.join(_distinct(rows))} fires for each row: a large change notifies that often"
         return Finding("KCG-P11", NOTE, seen, _INSTALL)
-    return Finding("KCG-P11", OK, f"{len(triggers)} triggers on {len(WATCHED)} tables, always enabled")
+    return Finding("KCG-P11", OK, f"{count(len(triggers), 'trigger')} on {len(WATCHED)} tables, always enabled")
 
 
 _ENABLED = {"D": "disabled", "O": "off under replication", "R": "on under replication only"}

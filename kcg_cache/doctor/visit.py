@@ -15,6 +15,7 @@ from kcg_cache.presence import SETTINGS
 from kcg_cache.refusal import NO_TIME, whole_number
 from kcg_cache.settings import Settings
 from kcg_cache.store import Store
+from kcg_cache.version import __version__
 
 #: Seconds that a doctor waits for an answer, at least: a slow Redis is to be measured, not missed.
 PATIENCE = 3.0
@@ -46,14 +47,13 @@ class Diagnosis:
 def visit(
     settings: Settings,
     connect: looking.Connect,
-    version: str,
     *,
     roles: Collection[str] = rights.ROLES,
     failover: float | None = None,
     only: str | None = None,
     step: Callable[[str], None] = lambda _: None,
 ) -> Diagnosis:
-    """Examine the servers that `settings` and `connect` name, with a library of this `version`.
+    """Examine the servers that `settings` and `connect` name.
 
     `roles`: those whose rights this user should have. `failover`: seconds until the Redis is failed over, if known.
     `only`: "redis" or "postgres". `step` is told what comes next. Raises nothing for a server that does not answer.
@@ -75,7 +75,7 @@ def visit(
         try:
             database = looking.database(connect)
         except postgres.ERRORS as error:
-            postgres_failed = " ".join(str(error).split())
+            postgres_failed = " ".join(" ".join([str(error), *getattr(error, "__notes__", ())]).split())
     source = None if database is None or isinstance(database.source, looking.Failed) else database.source
     pings = () if redis is None or isinstance(redis.pings, NotAllowed) else redis.pings
 
@@ -93,7 +93,7 @@ def visit(
     elif postgres_failed is not None:
         findings += _unanswered("KCG-P01", postgres_failed, _POSTGRES, 'psql "$DSN" -c "SELECT 1"')
     if redis is not None:
-        findings += fleet.examine(redis.readers, own_settings(settings), version)
+        findings += fleet.examine(redis.readers, own_settings(settings), __version__)
     return Diagnosis(
         findings=tuple(sorted(findings, key=lambda each: _ORDER[each.code])),
         redis_failed=redis_failed,
