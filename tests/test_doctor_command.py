@@ -29,6 +29,7 @@ from kcg_cache.doctor.rights import CODES, ROLES, commands_of, presence_of
 from kcg_cache.embedded import EmbeddedPostgres, EmbeddedValkey, start_replica, start_valkey
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
+from kcg_cache.version import __version__
 from tests.pg_fixtures import PostgresServer
 from tests.programs import NOBODY, SOURCE, Ended
 from tests.test_cli import ANSI, Cli
@@ -472,6 +473,27 @@ def test_a_fleet_whose_settings_differ_is_found(cli: Cli, cache: SharedCache, pg
     other.read(pg)
     other.close()
     assert ask_redis(cli).severity("KCG-F01", "lease is 0.5 (1), 1 (1); ttl is 300 (1), 60 (1)") == "warning"
+
+
+def test_processes_that_lag_or_are_of_another_version_are_found(
+    cli: Cli, cache: SharedCache, pg: Connection, dsn: str, admin: Any
+) -> None:
+    """As they told of themselves: one of a newer library, and one that was given older rows than the entry's."""
+    cache.read(pg)
+    key = Keys.of(cli.namespace, "active_versions").fleet
+    (record,) = admin.hvals(key)
+    seen, _, digest, loaded_at, since, presence = record.split(b"|", 5)
+    # Their clock is that of the server; in a minute nobody's lease is over.
+    soon = str(int(seen) + 60_000_000).encode()
+    newer = presence.replace(b'"version":"0', b'"version":"90')
+    assert newer != presence
+    admin.hset(key, "a" * 16, b"|".join([soon, b"SAME", digest, loaded_at, since, newer]))
+    before = str(int(loaded_at) - 1).encode()
+    admin.hset(key, "b" * 16, b"|".join([soon, b"SAME", b"0" * 32, before, since, presence]))
+    found = ask_redis(cli)
+    assert found.wrong() == {"KCG-F02": "warning", "KCG-F03": "warning"}
+    assert found.severity("KCG-F02", f"mixed: {__version__} (2), 90") == "warning"
+    assert found.severity("KCG-F03", "1 lagging", f"{os.getpid()} on ") == "warning"
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
