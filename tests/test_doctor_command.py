@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -445,6 +446,21 @@ def test_an_entry_that_nobody_can_read_is_found(
     assert ask_redis(cli).severity("KCG-E01", "no zstd frame") == "error"
 
 
+@pytest.mark.parametrize("field", ["digest", "format", "loaded_at", "load_us", "incarnation", "source", "signature"])
+def test_what_others_wrote_into_the_entry_commands_no_terminal_and_breaks_no_line(
+    cli: Cli, cache: SharedCache, pg: Connection, dsn: str, admin: Any, field: str
+) -> None:
+    """Whatever stands in a field: the finding is one line, and the program goes on."""
+    cache.read(pg)
+    admin.hset(Keys.of(cli.namespace, "active_versions").entry, field, b"\x1b[2J\n\xff/[bold]\xe2\x80\xae")
+    found = ask_redis(cli)
+    assert all("\n" not in finding["seen"] for finding in found.findings.values())
+    ended = cli("doctor", "--only", "redis")
+    assert (ended.code, ended.err) == (found.code, "")
+    assert "\x1b" not in ended.out
+    assert "\u202e" not in ended.out
+
+
 def test_a_namespace_that_another_database_filled_is_found(
     cli: Cli, cache: SharedCache, pg: Connection, dsn: str, postgres_server: PostgresServer
 ) -> None:
@@ -506,10 +522,10 @@ def ask_postgres(cli: Cli, dsn: str) -> Told:
 @pytest.fixture
 def role(pg: Connection, pg_dsn: str, postgres_server: PostgresServer) -> Iterator[tuple[str, str]]:
     """Give the name of a role that may connect and no more, and its address of the test's database."""
-    name = f"kcg_login_{secrets.token_hex(6)}"
+    name = f'"kcg-login-{secrets.token_hex(6)}"'  # one that has to be quoted
     password = secrets.token_hex(8)
     run(pg, f"CREATE ROLE {name} LOGIN PASSWORD '{password}'")
-    yield name, make_dsn(pg_dsn, user=name, password=password)
+    yield name, make_dsn(pg_dsn, user=name.strip('"'), password=password)
     run(pg, f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
@@ -668,15 +684,12 @@ def test_a_standby_is_found(cli: Cli, dsn: str, postgres_server: PostgresServer)
 
 @contextlib.contextmanager
 def pgbouncer(dsn: str, mode: str, directory: Path) -> Iterator[str]:
-    """Run a pgbouncer before the database, and give its address."""
+    """Run a pgbouncer before the database, with its files in `directory`, and give its address."""
     assert PGBOUNCER is not None
     given = parse_dsn(dsn)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    directory.chmod(0o755)
-    for parent in directory.parents:
-        if parent.owner() == directory.owner() and parent != Path("/") and not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
+    directory.chmod(0o755)  # whoever it runs as may enter; the password in it is that of a server of the tests
     users = directory / "users.txt"
     users.write_text(f'"{given["user"]}" "{given["password"]}"\n')
     settings = directory / "pgbouncer.ini"
@@ -708,13 +721,10 @@ def pgbouncer(dsn: str, mode: str, directory: Path) -> Iterator[str]:
     ("mode", "severity", "words"),
     [("transaction", "note", "pool_mode=transaction"), ("session", "ok", "a pooler is in between")],
 )
-def test_a_pooler_is_told_and_how_it_pools(
-    cli: Cli, dsn: str, tmp_path: Path, mode: str, severity: str, words: str
-) -> None:
+def test_a_pooler_is_told_and_how_it_pools(cli: Cli, dsn: str, mode: str, severity: str, words: str) -> None:
     """By transactions it lends one server process to several clients at once."""
-    place = tmp_path / "pgbouncer"
-    place.mkdir()
-    with pgbouncer(dsn, mode, place) as address:
+    # Not pytest's own directory, which is its user's alone.
+    with tempfile.TemporaryDirectory(prefix="kcg-pgbouncer-") as place, pgbouncer(dsn, mode, Path(place)) as address:
         found = ask_postgres(cli, address)
     assert found.severity("KCG-P05", words) == severity
     assert found.code == ExitCode.OK

@@ -167,9 +167,10 @@ class Finding:
             "area": area,
             "title": title,
             "severity": self.severity.word,
-            "seen": self.seen,
+            # What others wrote into Redis or a table may hold line breaks.
+            "seen": " ".join(self.seen.split()),
             "why": why,
-            "mend": self.mend or None,
+            "mend": " ".join(self.mend.split()) or None,
         }
 
 
