@@ -157,3 +157,9 @@ class State(NamedTuple):
     lock_ttl_ms: int
     events: tuple[Mapping[str, str], ...]
     invalidations: tuple[Mapping[str, str], ...]
+
+
+class NotAllowed(NamedTuple):
+    """The server does not let this user ask that, or has no such command: a managed service, or an ACL."""
+
+    why: str

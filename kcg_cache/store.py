@@ -5,10 +5,11 @@ driver leaves here as one of ours (`kcg_cache.errors`), with the symptom that `k
 """
 
 import inspect
+import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -27,6 +28,7 @@ from kcg_cache.answers import (
     Fill,
     Floor,
     Grant,
+    NotAllowed,
     Published,
     Question,
     Report,
@@ -435,13 +437,74 @@ class Store:
             raise StoreReplyError(f"HGETALL gave {type(found).__name__}, not a hash", symptom="reply")
         return found
 
-    def server(self) -> dict[str, str]:
-        """Give what INFO says of the server, memory, replication and clients, as text."""
+    def server(self, *sections: str) -> dict[str, str]:
+        """Give what INFO says, as text; without `sections` of the server, memory, replication and clients."""
         facts: dict[str, str] = {}
-        for section in ("server", "memory", "replication", "clients"):
+        for section in sections or ("server", "memory", "replication", "clients"):
             # The client parses INFO into a dict by itself.
             facts |= {str(name): str(value) for name, value in self._call("INFO", section).items()}
         return facts
+
+    def ask(self, *command: str) -> Any:
+        """Ask something that only reads, for people who look after the server; `NotAllowed` where it will not say.
+
+        The answer is as the driver gives it. Raises `StoreError` for a server that does not answer at all.
+        """
+        try:
+            return self._call(*command)
+        except (StoreRefused, StoreReplyError) as error:
+            if isinstance(error, StoreRefused) and not isinstance(error.__cause__, _R.NoPermissionError):
+                raise  # a wrong password: nothing at all is for this user
+            return NotAllowed(str(error.__cause__ or error))
+
+    def config(self, *names: str) -> dict[str, str] | NotAllowed:
+        """Give these settings of the server that it has, as text; `NotAllowed` where CONFIG is not for this user."""
+        flat = self.ask("CONFIG", "GET", *names)
+        if isinstance(flat, NotAllowed):
+            return flat
+        return _pairs(flat)
+
+    def time_us(self) -> int | NotAllowed:
+        """Give the server's time in microseconds."""
+        answer = self.ask("TIME")
+        if isinstance(answer, NotAllowed):
+            return answer
+        seconds, micros = answer
+        return _int(seconds) * 1_000_000 + _int(micros)
+
+    def may(self, commands: Sequence[Sequence[str]]) -> tuple[bool | None, ...]:
+        """Tell for each command whether this user may run it, and run none; None where the server cannot tell.
+
+        A script asks, which needs no right but to run scripts; where that is missing, ACL DRYRUN.
+        """
+        try:
+            answers: Any = self._run("rights", {"commands": json.dumps(commands)}, lambda reply: reply["answers"])
+            told = [{b"1": True, b"0": False}.get(answer) for answer in answers]
+        except StoreRefused as error:
+            # Of the two that run a script the one that is named, or both where it is about keys.
+            denied = next((name for name in ("evalsha", "eval") if f"'{name}'" in str(error)), "")
+            told = [
+                False if command[0].lower() in ((denied,) if denied else ("eval", "evalsha")) else None
+                for command in commands
+            ]
+        except StoreReplyError:
+            told = [None] * len(commands)
+        if None in told:
+            user = self.ask("ACL", "WHOAMI")
+            if not isinstance(user, NotAllowed):
+                for place, command in enumerate(commands):
+                    if told[place] is None:
+                        answer = self.ask("ACL", "DRYRUN", _text(user), *command)
+                        told[place] = None if isinstance(answer, NotAllowed) else answer == b"OK"
+        return tuple(told)
+
+    def whole_entry(self) -> dict[str, bytes]:
+        """Give the fields of the entry with its payload, as they are; {} for none, or for a key of another type."""
+        names = ("digest", "format", "payload")
+        found = self.ask("HMGET", self.keys.entry, *names)
+        if isinstance(found, NotAllowed):
+            return {}
+        return {name: value for name, value in zip(names, found, strict=True) if isinstance(value, bytes)}
 
     def remove(self) -> int:
         """Delete every key of this dataset for good, the log of invalidations too; give how many there were.

@@ -244,6 +244,7 @@ def test_the_commands_are_these() -> None:
         "enable",
         "disable",
         "reload",
+        "doctor",
         "sql",
         "demo",
     ]

@@ -16,15 +16,11 @@ from kcg_cache.cli.caches import opened
 from kcg_cache.cli.options import AsJson, DatasetName, Debug, Namespace, RedisUrl
 from kcg_cache.cli.output import Fit, Output
 from kcg_cache.datasets import ACTIVE_VERSIONS
-from kcg_cache.errors import EntryError
+from kcg_cache.refusal import refusal, whole_number
 from kcg_cache.settings import Settings, variable_of, without_password
 
 #: Among so many events the one that filled the entry is found: after it come only those of later fills that failed.
 _SEARCHED = 64
-#: What an entry has beside its payload.
-_FIELDS = ("digest", "format", "loaded_at", "load_us", "incarnation", "source", "signature")
-#: A time of so many microseconds is none (read.lua).
-_NO_TIME = 8_000_000_000_000_000
 #: Microseconds and bytes that are shown as such are fewer.
 _MANY = 10**18
 #: Redis's answer for the remaining life of a key that is not there.
@@ -86,6 +82,7 @@ def _entry(cache: SharedCache, state: State) -> dict[str, Any] | None:
         ),
         {},
     )
+    refused = refusal(state, cache.dataset.name, cache.settings)
     return {
         "digest": entry.get("digest"),
         "loaded_at": shown.iso(entry.get("loaded_at")),
@@ -98,39 +95,8 @@ def _entry(cache: SharedCache, state: State) -> dict[str, Any] | None:
         "load_seconds": _micros(entry.get("load_us")),
         "source": entry.get("source"),
         "signed": bool(entry.get("signature")),
-        "refused_because": _refusal(cache, state),
+        "refused_because": None if refused is None else refused.text,
     }
-
-
-def _refusal(cache: SharedCache, state: State) -> str | None:
-    """Tell why readers with these settings take no row of the entry; None when they do."""
-    entry = state.entry
-    malformed = _malformed(state)
-    if malformed:
-        return malformed
-    if entry["incarnation"] != state.incarnation:
-        return "another server, or this one before its restart or failover, has written it"
-    if state.payload_bytes > cache.settings.max_payload:
-        return f"its payload is over max_payload ({shown.size(cache.settings.max_payload)})"
-    if entry["format"] not in codec.FORMATS:
-        return f"its format {entry['format']!r} is unknown to this version"
-    claim = codec.Claim(cache.dataset.name, *(entry[name] for name in codec.Claim._fields[1:]))
-    try:
-        codec.check_signature(cache.settings.signing_keys, entry.get("signature", ""), claim)
-    except EntryError as error:
-        return str(error)
-    return None
-
-
-def _malformed(state: State) -> str | None:
-    """Tell what makes the entry none of ours to the script itself (read.lua)."""
-    missing = [name for name in _FIELDS if name not in state.entry]
-    if not state.payload_bytes:
-        missing.append("payload")
-    if missing:
-        return f"it has no {', '.join(missing)}"
-    no_number = [name for name in ("loaded_at", "load_us") if _number(state.entry[name], below=_NO_TIME) is None]
-    return f"its {' and '.join(no_number)} is no number" if no_number else None
 
 
 def _lock(state: State) -> dict[str, Any] | None:
@@ -192,14 +158,8 @@ def _since(micros: str | None, now: int) -> float | None:
 
 
 def _micros(text: str | None) -> float | None:
-    number = _number(text or "", below=_MANY)
+    number = whole_number(text or "", below=_MANY)
     return None if number is None else number / 1e6
-
-
-def _number(text: str, *, below: int) -> int | None:
-    # Anyone may have written it: Python's int() reads other scripts' digits, too, and refuses 5000 of them.
-    digits = text.isascii() and text.isdecimal() and len(text) <= len(str(below))
-    return int(text) if digits and int(text) < below else None
 
 
 # --- the same for people ----------------------------------------------------------------------------------------------
@@ -265,7 +225,7 @@ def _event_told(event: Mapping[str, Any]) -> str:
         case "filled":
             took, size = _micros(event.get("load_us")), event.get("bytes", "")
             told = [f"by {event.get('by', '?')}", f"in {_spell(took)}"]
-            told += [shown.size(int(size))] if _number(size, below=_MANY) is not None else []
+            told += [shown.size(int(size))] if whole_number(size, below=_MANY) is not None else []
             return ", ".join([*told, f"digest {event.get('digest', '?')[: shown.SHORT]}"])
         case "invalidated":
             return f"by {event.get('who', '?')} on {event.get('host', '?')}: {event.get('reason') or '(no reason)'}"
