@@ -8,6 +8,7 @@ from kcg_cache.receipt import Invalidation
 from kcg_cache.rows import Dependency, VersionRow
 from kcg_cache.settings import Settings
 from kcg_cache.snapshot import Snapshot
+from kcg_cache.version import __version__ as __version__
 
 __all__ = [
     "ACTIVE_VERSIONS",
@@ -28,4 +29,3 @@ __all__ = [
     "load_active_versions",
     "load_dependencies",
 ]
-__version__ = "0.1.0"

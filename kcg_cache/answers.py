@@ -17,6 +17,20 @@ class Floor(NamedTuple):
     incarnation: str
 
 
+class Report(NamedTuple):
+    """What a reader tells of itself with a question or a fill (PROTOCOL, Presence)."""
+
+    #: 16 hex digits: this cache in this process.
+    reader: str
+    #: Microseconds for which it has held the rows that it knows, or publishes.
+    held_us: int
+    #: A JSON object.
+    presence: bytes
+    #: The counts behind it, and when it is sent: for the reader itself.
+    totals: tuple[int, ...] = ()
+    sent_at: float = 0.0
+
+
 class Question(NamedTuple):
     """What `read` asks (PROTOCOL R2)."""
 
@@ -31,6 +45,8 @@ class Question(NamedTuple):
     resolved: Floor | None = None
     #: `Entry.identity` of an entry that the caller found corrupt.
     rejected: str | None = None
+    #: Who asks; None leaves no presence.
+    report: Report | None = None
 
 
 class Entry(NamedTuple):

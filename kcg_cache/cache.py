@@ -14,18 +14,21 @@ The steps, numbered as in docs/architecture.md:
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from kcg_cache import codec, postgres
-from kcg_cache.answers import Current, Entry, Fill, Floor, Question, State, Wait
+from kcg_cache import codec, fleet, postgres
+from kcg_cache.answers import Answer, Current, Entry, Fill, Floor, Question, State, Wait
 from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import ConfigurationError, EntryError, InvalidateError, StoreError
 from kcg_cache.filling import FillLock
+from kcg_cache.fleet import Fleet, FleetReceipt
 from kcg_cache.log import Log
 from kcg_cache.metrics import Metrics
 from kcg_cache.near import Debt, Near, NearCopy, Start
 from kcg_cache.outage import TABLE, Behaviour, Breaker, Operation
+from kcg_cache.presence import Presence
 from kcg_cache.receipt import Invalidation
 from kcg_cache.rows import thawed
 from kcg_cache.settings import INVALIDATE_WAIT, Settings
@@ -107,7 +110,8 @@ class SharedCache:
     """One dataset's rows, shared by every process that uses the same Redis and namespace.
 
     `redis` is a URL or any sync redis-py client; `dataset` says what is cached; `settings` default to the environment's
-    (`Settings.from_env`). It may be used from any number of threads, and across forks.
+    (`Settings.from_env`). It may be used from any number of threads, and across forks. With `present=False` it leaves
+    no presence in the fleet: for a tool that reads once.
 
     Raises `ConfigurationError` at once for an asyncio client, a wrong setting or a bad name; it connects at first use.
     """
@@ -118,6 +122,7 @@ class SharedCache:
         dataset: Dataset = ACTIVE_VERSIONS,
         settings: Settings | None = None,
         *,
+        present: bool = True,
         system: System = SYSTEM,
     ) -> None:
         self.settings = Settings.from_env() if settings is None else settings
@@ -130,6 +135,7 @@ class SharedCache:
         self._near = Near(system)
         self._breaker = Breaker(self.settings.breaker_window, system)
         self._log = Log(dataset.name)
+        self._presence = Presence(self.settings, self.metrics, system) if present else None
         self._slow = system.lock()
         self._handover: _Handover | None = None
         self._bypass = self.settings.mode == "bypass"
@@ -213,13 +219,15 @@ class SharedCache:
             if not self._breaker.allows():
                 return self._load_privately(call)
             start = self._near.start()
+            question = self._question(call, start)
             self.metrics.add("scripts_read")
             try:
-                answer = self._store.read(self._question(call, start))
+                answer = self._store.read(question)
             except StoreError as error:
                 self._on_error(Operation.READ, error)
                 return self._load_privately(call)
             self._on_answer()
+            self._on_told(question, answer)
             self._note(call, answer.note)
             if not call.force or call.floor != answer.floor:
                 call.floor, call.floor_debt = answer.floor, start.debt
@@ -243,14 +251,22 @@ class SharedCache:
             # call without a floor of its own takes over what the debt has resolved (R8). A forced read keeps its own,
             # or each of many would load anew whenever another's reply came too late (Promise 2); see `_take`.
             floor = start.debt.floor if start.debt is not None and call.max_age is None else None
+        known = copy.snapshot.digest if copy is not None and not call.unknown else None
+        presence = self._presence
         return Question(
             token=call.token,
-            known=copy.snapshot.digest if copy is not None and not call.unknown else None,
+            known=known,
             now=call.force or start.debt is not None,
             max_age=call.max_age,
             resolved=floor,
             rejected=call.rejected,
+            report=None if presence is None else presence.report(known, start.copy, start.sent_at),
         )
+
+    def _on_told(self, question: Question, answer: Answer) -> None:
+        """Note that Redis knows what this process told with its question."""
+        if self._presence is not None and question.report is not None:
+            self._presence.told(question.report, answer.entry.digest if isinstance(answer, Current) else None)
 
     def _take(self, call: _Call, start: Start, answer: Current) -> Snapshot | None:
         """Keep the rows of a SAME or ROWS and answer; None to ask again about a corrupt entry."""
@@ -304,8 +320,13 @@ class SharedCache:
         return NearCopy(snapshot, entry.format, valid_until, entry.full_identity)
 
     def _keep(self, copy: NearCopy, start: Start, *, replaces: str | None = None) -> None:
+        self._on_rows(copy.snapshot)
         if not self._near.keep(copy, start.sent_at, meets=start.debt, replaces=replaces):
             self.metrics.add("near_dropped")
+
+    def _on_rows(self, snapshot: Snapshot) -> None:
+        if self._presence is not None:
+            self._presence.holds(snapshot.digest, snapshot.as_of)
 
     def _wait(self, call: _Call, start: Start, answer: Wait) -> Snapshot | None:
         """Wait for someone else's fill; None to ask again, or the answer when the time is up (R11)."""
@@ -378,12 +399,15 @@ class SharedCache:
             grant.incarnation,
         )
         publish_sent_at = self._now()
+        presence, digest = self._presence, loaded.payload.digest
+        report = None if presence is None else presence.report(digest, None, publish_sent_at, always=True)
         try:
             published = lock.publish(
                 loaded.payload,
                 load_us=round(loaded.seconds * 1e6),
                 source=loaded.source,
                 signature=codec.sign(self.settings.signing_keys, claim),
+                report=report,
             )
         except StoreError as error:
             # Whether it is shared is not known: a private load, whose lease counts from before its query (R6).
@@ -397,6 +421,8 @@ class SharedCache:
             call.given_up = self._private_snapshot(loaded), loaded.first_statement_at
             call.token = self._system.token()
             return self._give_up(call) if call.rejections >= TRIES else None
+        if presence is not None and report is not None:
+            presence.told(report, digest)
         self.metrics.add("fills_published")
         self.metrics.add("reads_database")
         self._check_source(loaded.source, published.previous_source)
@@ -487,6 +513,7 @@ class SharedCache:
             NearCopy(snapshot.given_by("near"), loaded.payload.format, valid_until, None),
             loaded.first_statement_at,
         )
+        self._on_rows(snapshot)
         self._handover = _Handover(loaded.first_statement_at, snapshot)
         self.metrics.add("reads_database")
         return snapshot
@@ -625,6 +652,23 @@ class SharedCache:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()
 
+    def fleet(self) -> Fleet:
+        """Look at who reads this dataset, as each told with its last question; raises `StoreError`."""
+        state = self._store.inspect(fleet.SEARCHED)
+        return fleet.seen(state, self._store.presences())
+
+    def wait_for_fleet(
+        self, receipt: Invalidation, seconds: float, *, progress: Callable[[FleetReceipt], None] | None = None
+    ) -> FleetReceipt:
+        """Wait until every reader that is seen has taken up an invalidate, at most for `seconds`; tell who has.
+
+        The invalidate is in force by itself (`Invalidation.wait`), whatever the fleet tells: this shows who reads the
+        new rows already. `progress` is given every look. It ends when the invalidate is in force and nobody is pending.
+
+        Raises `StoreError` when the time ended while Redis could not be asked.
+        """
+        return fleet.wait(self.fleet, receipt, seconds, self._system, progress)
+
     def close(self) -> None:
         """Close the connections that this cache opened; they open again at the next use. A passed client is left."""
         self._store.close()
@@ -692,6 +736,8 @@ class SharedCache:
         self._breaker.renew_lock_after_fork()
         self._log.renew_lock_after_fork()
         self.metrics.renew_lock_after_fork()
+        if self._presence is not None:
+            self._presence.begin_anew()
 
 
 def _thawed(snapshot: Snapshot) -> Snapshot:

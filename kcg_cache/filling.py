@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from kcg_cache.answers import Grant, Published
+from kcg_cache.answers import Grant, Published, Report
 from kcg_cache.codec import Payload
 from kcg_cache.errors import StoreError
 from kcg_cache.log import Log
@@ -67,12 +67,14 @@ class FillLock:
             self.release("failed")
         self._done.set()
 
-    def publish(self, payload: Payload, *, load_us: int, source: str, signature: str) -> Published | None:
+    def publish(
+        self, payload: Payload, *, load_us: int, source: str, signature: str, report: Report | None = None
+    ) -> Published | None:
         """Store the rows and give the lock up; None when the lock was no longer held. Raises `StoreError`."""
         self._done.set()
         try:
             published = self._store.publish(
-                self._grant, payload, load_us=load_us, source=source, signature=signature, by=self._by
+                self._grant, payload, load_us=load_us, source=source, signature=signature, by=self._by, report=report
             )
         except StoreError as error:
             # Not answered, or not taken. Where Redis answers, others need not wait for the lock to expire; where it

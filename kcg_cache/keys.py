@@ -10,8 +10,12 @@ key                 type    lives                        written by
 ``…:lock``          string  ``lock_ttl``, renewed        read (grants), renew; deleted by publish, release, invalidate
 ``…:events``        stream  one day after the last one   publish, release, invalidate: wakes waiters, no evidence
 ``…:invalidations`` stream  for good, capped             invalidate: who, where, why, when
+``…:fleet``         hash    one hour after the last one  read, publish: who reads; no evidence, and never a KEY (below)
 ``…:guard``         none    never exists                 every script that decides deletes it first (R2)
 ==================  ======  ===========================  =========================================================
+
+The fleet's key is given to the scripts as an argument: a user without rights to one of a script's KEYS is refused the
+whole script, and nobody shall need rights to a key that decides nothing.
 """
 
 import re
@@ -28,6 +32,10 @@ EVENTS_KEPT = 512
 INVALIDATIONS_KEPT = 2048
 #: Milliseconds that the events stream outlives its last event.
 EVENTS_TTL_MS = 86_400_000
+#: Microseconds after which a reader that does not ask is forgotten; readers that the fleet's hash holds at most.
+#: (The scripts have both, `lua/_prelude.lua`.)
+FLEET_FORGET_US = 900_000_000
+FLEET_MAX = 4096
 
 
 def checked_name(kind: str, name: str) -> str:
@@ -47,6 +55,7 @@ class Keys(NamedTuple):
     events: str
     invalidations: str
     guard: str
+    fleet: str
 
     @classmethod
     def of(cls, namespace: str, dataset: str) -> "Keys":
@@ -58,4 +67,5 @@ class Keys(NamedTuple):
             events=f"{tag}:events",
             invalidations=f"{tag}:invalidations",
             guard=f"{tag}:guard",
+            fleet=f"{tag}:fleet",
         )

@@ -36,12 +36,12 @@ class Invalidation:
     @property
     def when(self) -> datetime:
         """When the entry was deleted, as a UTC time on the Redis server's clock."""
-        return _utc(self.when_us)
+        return utc(self.when_us)
 
     @property
     def in_force_at(self) -> datetime:
         """From when no reader can use the old rows, as a UTC time on the Redis server's clock."""
-        return _utc(self.in_force_at_us)
+        return utc(self.in_force_at_us)
 
     @property
     def in_force(self) -> bool:
@@ -76,5 +76,6 @@ class Invalidation:
         }
 
 
-def _utc(micros: int) -> datetime:
+def utc(micros: int) -> datetime:
+    """Give a Redis server time in µs as a UTC time."""
     return datetime.fromtimestamp(micros / 1e6, UTC)

@@ -61,6 +61,8 @@ class Settings:
     mode: Literal["shared", "bypass"] = "shared"
     #: Give every read private, mutable, plain rows: slower, for a first release.
     copy_rows: bool = False
+    #: What this process is called among the readers of the fleet; none is the name of its program (PROTOCOL, Presence).
+    application: str = ""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -178,6 +180,12 @@ def _namespace(name: str, value: Any) -> str:
         raise _wrong(name, value, str(error).partition("allowed are ")[2]) from None
 
 
+def _label(name: str, value: Any) -> str:
+    if not isinstance(value, str) or len(value) > 100 or not value.isprintable():
+        raise _wrong(name, value, "at most 100 characters that can be printed, on one line")
+    return value.strip()
+
+
 def _url(name: str, value: Any) -> str:
     allowed = "redis://[user:password@]host[:port][/db], the same with rediss://, or unix:///path"
     if not isinstance(value, str):
@@ -224,4 +232,5 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "max_payload": _bytes,
     "mode": _mode,
     "copy_rows": _flag,
+    "application": _label,
 }

@@ -31,6 +31,7 @@ from kcg_cache.answers import (
     NotAllowed,
     Published,
     Question,
+    Report,
     State,
     Wait,
 )
@@ -302,9 +303,20 @@ class Store:
                 "rejected": question.rejected or "",
                 "inline": inline,
                 **self._fixed,
+                **self._presence(question.report),
             },
             lambda reply: _answer(reply, question.token),
         )
+
+    def _presence(self, report: Report | None) -> dict[str, str | bytes | int]:
+        if report is None:
+            return _NO_PRESENCE
+        return {
+            "fleet": self.keys.fleet,
+            "reader": report.reader,
+            "held_us": report.held_us,
+            "presence": report.presence,
+        }
 
     def _fetched(self, entry: Entry) -> bytes | None:
         """Fetch the payload of this very entry; None when there is another by now, or none.
@@ -339,7 +351,15 @@ class Store:
         self._call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", self.keys.events, after)
 
     def publish(
-        self, grant: Grant, payload: Payload, *, load_us: int, source: str, signature: str, by: str
+        self,
+        grant: Grant,
+        payload: Payload,
+        *,
+        load_us: int,
+        source: str,
+        signature: str,
+        by: str,
+        report: Report | None = None,
     ) -> Published | None:
         """Store what the holder of the lock loaded; None is REJECTED (PROTOCOL R3)."""
         return self._run(
@@ -356,6 +376,7 @@ class Store:
                 "events_cap": keys.EVENTS_KEPT,
                 "events_ttl_ms": keys.EVENTS_TTL_MS,
                 "payload": payload.data,
+                **self._presence(report),
             },
             _published,
         )
@@ -400,6 +421,21 @@ class Store:
     def inspect(self, events: int) -> State:
         """Look at what is there; the newest `events` of each stream."""
         return self._run("inspect", {"count": events}, _state)
+
+    def presences(self) -> Mapping[bytes, bytes]:
+        """Give what every reader told of itself last, by reader; none where a foreign type stands in its place."""
+        try:
+            found = self._call("HGETALL", self.keys.fleet)
+        except StoreReplyError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return {}  # the next reader replaces it
+        if isinstance(found, list):  # a client that leaves it as Redis sends it
+            found = dict(zip(found[::2], found[1::2], strict=False))
+        if not (isinstance(found, dict) and all(isinstance(part, bytes) for pair in found.items() for part in pair)):
+            self._forget_connections()  # another command's answer, then (see `_run`)
+            raise StoreReplyError(f"HGETALL gave {type(found).__name__}, not a hash", symptom="reply")
+        return found
 
     def server(self, *sections: str) -> dict[str, str]:
         """Give what INFO says, as text; without `sections` of the server, memory, replication and clients."""
@@ -528,6 +564,10 @@ class Store:
             pool.disconnect(inuse_connections=False)
         else:  # a cluster client, which has a pool for each node
             self._client.disconnect_connection_pools()
+
+
+#: The arguments of a caller that leaves no presence.
+_NO_PRESENCE: dict[str, str | bytes | int] = {"fleet": "", "reader": "", "held_us": 0, "presence": b""}
 
 
 def _answer(reply: Mapping[str, Any], token: str) -> Answer:

@@ -7,10 +7,12 @@ thread goes on when.
 import functools
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import PurePath
 from typing import Protocol
 
 # CLOCK_BOOTTIME where it exists: it goes on while the host sleeps, so a suspended host wakes without a lease (R6).
@@ -63,6 +65,22 @@ class System:
     def token(self) -> str:
         """Give 128 random bits as hex: nobody else's, after a fork and on every host."""
         return os.urandom(16).hex()
+
+    def reader(self) -> str:
+        """Give 64 random bits as hex, by which one cache in one process is told from all others."""
+        return os.urandom(8).hex()
+
+    def program(self) -> str:
+        """Name the program that this process runs: its file without the ending, or the package of ``python -m``."""
+        spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+        given = sys.argv[0] if getattr(sys, "argv", None) else ""  # none where Python is embedded
+        if spec is not None and spec.name:
+            name = spec.name.removesuffix(".__main__")
+        elif given in ("", "-c", "-"):
+            name = "python"
+        else:
+            name = PurePath(given).stem
+        return "".join(filter(str.isprintable, name))[:100]
 
     def user(self) -> str:
         """Name the account that this process runs under."""

@@ -92,11 +92,16 @@ class Backend:
     up: Callable[[], None]
     made: list[SharedCache] = field(default_factory=list)
 
-    def worker(self, dataset: Dataset | None = None, *, system: Any = None, **changes: Any) -> SharedCache:
+    def worker(
+        self, dataset: Dataset | None = None, *, system: Any = None, present: bool = True, **changes: Any
+    ) -> SharedCache:
         """Make one more "process": a cache with a near copy of its own."""
-        settings = self.settings.replace(**changes)
         cache = SharedCache(
-            self.client, dataset or self.source.dataset(), settings, system=self.system if system is None else system
+            self.client,
+            dataset or self.source.dataset(),
+            self.settings.replace(**changes),
+            present=present,
+            system=self.system if system is None else system,
         )
         self.made.append(cache)
         return cache

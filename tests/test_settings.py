@@ -26,6 +26,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "max_payload": 32 * 1024 * 1024,
         "mode": "shared",
         "copy_rows": False,
+        "application": "",
     }
 
 
@@ -46,12 +47,14 @@ def test_every_setting_has_a_variable_and_arguments_win() -> None:
         "KCG_CACHE_MAX_PAYLOAD": "1000",
         "KCG_CACHE_MODE": "bypass",
         "KCG_CACHE_COPY_ROWS": "yes",
+        "KCG_CACHE_APPLICATION": " detector ",
         "HOME": "/",
     }
     assert {variable_of(field.name) for field in dataclasses.fields(Settings)} == set(environ) - {"HOME"}
     read = Settings.from_env(environ, ttl=61)
     assert (read.ttl, read.lease, read.mode, read.copy_rows) == (61, 0.5, "bypass", True)
     assert read.signing_keys == (b"0123456789abcdef", b"fedcba9876543210")
+    assert read.application == "detector"
     assert read.replace(ttl=62).ttl == 62
 
 
@@ -87,6 +90,9 @@ WRONG: list[tuple[str, Any, str]] = [
     ("max_payload", 2**30, "bytes"),
     ("mode", "off", "'shared' or 'bypass'"),
     ("copy_rows", "maybe", "1, true, yes, on"),
+    ("application", "a" * 101, "at most 100 characters"),
+    ("application", "a\nb", "at most 100 characters"),
+    ("application", "\x1b[31m", "at most 100 characters"),
 ]
 
 

@@ -70,3 +70,46 @@ local function tell(events_key, cap, ttl_ms, ...)
   if tonumber(ttl_ms) > 0 then redis.pcall('PEXPIRE', events_key, ttl_ms) end
   return true
 end
+
+-- How long the fleet's hash outlives its last reader, after which time a reader is forgotten, how many readers it holds
+-- at most, up to how many nobody is looked for, and how many are looked at for each new one.
+local FLEET_TTL_MS, FLEET_FORGET_US, FLEET_MAX, FLEET_FEW, FLEET_LOOK = 3600000, 900000000, 4096, 64, 16
+
+-- Note who asked and what it was answered, for people (PROTOCOL, Presence). No decision depends on it: whatever fails
+-- here, by memory, rights or a foreign type, fails alone. `fleet_key` is '' for a caller that has nothing to tell; it is
+-- no KEY of the scripts, for a user without rights to one of those is refused the whole script.
+local function leave_presence(fleet_key, reader, time, kind, digest, loaded_at, since, presence)
+  if fleet_key == '' then return end
+  -- A digest that somebody else wrote may be megabytes.
+  local record = text(time) .. '|' .. kind .. '|' .. string.sub(digest, 1, 64) .. '|' .. loaded_at .. '|'
+    .. text(since) .. '|' .. presence
+  local added = redis.pcall('HSET', fleet_key, reader, record)
+  if type(added) == 'table' and string.find(tostring(added.err), 'WRONGTYPE', 1, true) then
+    redis.pcall('DEL', fleet_key)
+    added = redis.pcall('HSET', fleet_key, reader, record)
+  end
+  if type(added) == 'table' then return end
+  redis.pcall('PEXPIRE', fleet_key, FLEET_TTL_MS)
+  if added == 0 then return end
+  -- A new one. Each looks at a few others by chance and drops those that are forgotten: a restart of a thousand
+  -- processes costs no scan of them all, and what is forgotten goes sooner than new ones come.
+  local size = redis.pcall('HLEN', fleet_key)
+  if type(size) == 'number' and size <= FLEET_FEW then return end
+  local some = redis.pcall('HRANDFIELD', fleet_key, FLEET_LOOK, 'WITHVALUES')
+  local bounded = type(size) == 'number' and not some.err
+  local oldest, oldest_seen = nil, nil
+  for i = 1, bounded and #some or 0, 2 do
+    local seen = tonumber(string.match(some[i + 1], '^%d+') or '0')
+    if math.abs(time - seen) > FLEET_FORGET_US then -- also what a clock that stepped back has left
+      bounded = bounded and type(redis.pcall('HDEL', fleet_key, some[i])) == 'number'
+      size = size - 1
+    elseif not oldest_seen or seen < oldest_seen then
+      oldest, oldest_seen = some[i], seen
+    end
+  end
+  if bounded and size > FLEET_MAX and oldest then
+    bounded = type(redis.pcall('HDEL', fleet_key, oldest)) == 'number'
+  end
+  -- A user who may add and not take away: better none than without a bound.
+  if not bounded then redis.pcall('DEL', fleet_key) end
+end

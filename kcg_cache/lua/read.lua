@@ -3,6 +3,7 @@
 -- KEYS   entry lock events guard
 -- ARGV   known floor_kind age_us resolved resolved_incarnation token rejected
 --        ttl_ms stale_ms lock_ttl_ms refresh_ms max_payload inline
+--        fleet reader held_us presence
 -- REPLY  asked kind time incarnation floor note grant granted_when lock_left_ms last_event
 --        copy digest format loaded_at load_us source signature fresh_ms life_ms payload
 --
@@ -12,6 +13,8 @@
 -- token           32 hex digits, the caller's own
 -- rejected        digest:loaded_at of an entry that the caller found corrupt (R14), '' for none
 -- inline          the most bytes of payload that the answer holds: Lua takes several times as long as an HMGET to give it
+-- fleet           the fleet's key, '' for a caller that leaves no presence: who it is, for how long it has held what it
+--                 knows, and what it tells of itself
 -- asked           the caller's token: a connection that was interrupted may hold the answer to another question
 -- kind            SAME | ROWS | FILL | WAIT
 -- note            why an entry that is there does not count: type, malformed, incarnation, oversized, rejected; or ''
@@ -26,6 +29,7 @@ local known, floor_kind, age_us, resolved, resolved_incarnation, token, rejected
   ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local ttl_ms, stale_ms, lock_ttl_ms, refresh_ms, max_payload, inline =
   tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local fleet, reader, held_us, presence = ARGV[14], ARGV[15], tonumber(ARGV[16]), ARGV[17]
 local entry_key, lock_key, events_key, guard_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 
 -- A harmless write, first: a master that is cut off from its replicas refuses it, instead of serving an old entry.
@@ -153,6 +157,8 @@ if offered then
   copy = same and 'same' or 'rows'
   if not same and size <= inline then payload = redis.call('HGET', entry_key, 'payload') end
 end
+leave_presence(fleet, reader, time, kind, offered and fields[1] or '', offered and fields[3] or '',
+  copy == 'same' and time - held_us or time, presence)
 return {
   token, kind, text(time), inc, text(floor), note, grant, granted_when, text(lock_left), last_event,
   copy, offered and fields[1] or '', offered and fields[2] or '', offered and fields[3] or '',

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tests.simulation.redis_server import Node
     from tests.simulation.run import Run
 
 #: Errors that a server answers with while it cannot serve.
@@ -74,8 +75,22 @@ def _script_flush(run: "Run") -> None:
     run.network.master.scripts.clear()
 
 
+def _decisive(node: "Node") -> list[bytes]:
+    """Give the keys that something hangs on; the fleet's is no draw, and is damaged whenever one of these is."""
+    return sorted(key for key in node.keys if not key.endswith(b":fleet"))
+
+
+def _replace_fleet(node: "Node", value: bytes | None) -> None:
+    for key in [key for key in node.keys if key.endswith(b":fleet")]:
+        if value is None:
+            del node.keys[key]
+        else:
+            node.keys[key] = value, node.keys[key][1]
+
+
 def _evict(run: "Run") -> None:
-    keys = sorted(run.network.master.keys)
+    _replace_fleet(run.network.master, None)
+    keys = _decisive(run.network.master)
     if keys:
         del run.network.master.keys[run.world.random.choice(keys)]
 
@@ -86,7 +101,8 @@ def _reset(run: "Run") -> None:
 
 def _corrupt(run: "Run") -> None:
     node, random = run.network.master, run.world.random
-    keys = sorted(node.keys)
+    _replace_fleet(node, b"what somebody else keeps here")
+    keys = _decisive(node)
     if not keys:
         return
     key = random.choice(keys)

@@ -1,6 +1,7 @@
 """The doors to a simulated host: `System` with the world's time, chance, locks and threads."""
 
 import threading
+import zlib
 from collections.abc import Callable
 from types import TracebackType
 
@@ -107,6 +108,14 @@ class SimulatedHost(System):
     def token(self) -> str:
         """Draw a token."""
         return f"{self._world.random.getrandbits(128):032x}"
+
+    def reader(self) -> str:
+        """Name the cache by its process, and draw nothing: what decides nothing changes no run."""
+        return f"{zlib.crc32(self._process.name.encode()):016x}"
+
+    def program(self) -> str:
+        """Name the same program everywhere."""
+        return "simulated"
 
     def user(self) -> str:
         """Name nobody in particular."""

