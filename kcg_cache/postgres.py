@@ -1,8 +1,9 @@
 """The only import of psycopg2: whose transaction is this, may its rows be shared, and queries on it."""
 
 import contextlib
+import enum
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -181,3 +182,35 @@ def execute(conn: Any, sql: str, *values: Any) -> int:
 def dsn_of_database(dsn: str, name: str) -> str:
     """Give the connection string of another database of the same server."""
     return str(extensions.make_dsn(dsn, dbname=name))
+
+
+class Pooling(enum.Enum):
+    """What stands between a client and its server process."""
+
+    NONE = "none"
+    #: A pooler that was not seen to give a server process to another client meanwhile: by sessions, most likely.
+    SESSION = "session"
+    TRANSACTION = "transaction"
+
+
+def pooling(conn: Any, connect: Callable[[], AbstractContextManager[Any]]) -> Pooling:
+    """Tell whether a pooler is in between, and whether it lends one server process to several clients at once.
+
+    `conn` is one of psycopg2's, with no transaction open; `connect` opens others to the same address. A pooler tells
+    its clients a process number of its own, and one that pools by transactions lends what an idle client has had.
+    """
+    mine = _server_process(conn)
+    if mine == conn.info.backend_pid:
+        return Pooling.NONE
+    for _ in range(3):
+        with connect() as other:
+            other.autocommit = True
+            theirs = _server_process(other)
+        if theirs == mine or _server_process(conn) != mine:
+            return Pooling.TRANSACTION
+    return Pooling.SESSION
+
+
+def _server_process(conn: Any) -> int:
+    (row,) = fetch(conn, "SELECT pg_catalog.pg_backend_pid() AS pid")
+    return int(row["pid"])

@@ -453,6 +453,8 @@ class Store:
         try:
             return self._call(*command)
         except (StoreRefused, StoreReplyError) as error:
+            if isinstance(error, StoreRefused) and not isinstance(error.__cause__, _R.NoPermissionError):
+                raise  # a wrong password: nothing at all is for this user
             return NotAllowed(str(error.__cause__ or error))
 
     def config(self, *names: str) -> dict[str, str] | NotAllowed:

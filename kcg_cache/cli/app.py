@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 import kcg_cache
 from kcg_cache.cli import journal
 from kcg_cache.cli.demo import demo
+from kcg_cache.cli.doctor import doctor
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop, code_of, lines_of, one_line
 from kcg_cache.cli.invalidate import invalidate
@@ -87,7 +88,7 @@ def _help_of(command: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
 
 
-for _command in (show, status, invalidate, reload, sql, demo):
+for _command in (show, status, invalidate, reload, doctor, sql, demo):
     app.command(help=_help_of(_command), epilog=f"Exit codes: {PROGRAM} --help")(_command)
 
 
