@@ -24,6 +24,7 @@ from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import ConfigurationError, EntryError, InvalidateError, StoreError
 from kcg_cache.filling import FillLock
 from kcg_cache.fleet import Fleet, FleetReceipt
+from kcg_cache.history import History
 from kcg_cache.log import Log
 from kcg_cache.metrics import Metrics
 from kcg_cache.near import Debt, Near, NearCopy, Start
@@ -651,6 +652,10 @@ class SharedCache:
     def server(self) -> dict[str, str]:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()
+
+    def history(self) -> History:
+        """Give a reader of what happened: invalidates, who did them and what came of them, and fills."""
+        return History(self._store, self._system)
 
     def fleet(self) -> Fleet:
         """Look at who reads this dataset, as each told with its last question; raises `StoreError`."""
