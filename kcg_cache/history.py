@@ -110,7 +110,7 @@ class History:
 
     def past(self, *, since_us: int | None = None, limit: int | None = None, only: Only | None = None) -> Past:
         """Give what happened, the newest last: at most `limit` of it, none from before the server time `since_us`."""
-        at_us = self._look_at_the_clock()
+        at_us = self.look()
         # Fills are looked for further back than they are asked for: they say what came of an invalidate.
         invalidations, more_invalidations = self._newest("invalidations", since_us, limit)
         events, more_events = self._newest("events", since_us, None)
@@ -136,22 +136,21 @@ class History:
         quiet = 0
         pause, failed_at = _FIRST_PAUSE, None
         while True:
+            read = dict(self._read)
             try:
                 seen: list[Seen] = []
                 if failed_at is not None:
                     before = self._incarnation
-                    self._look_at_the_clock()
+                    self.look()
                     seen.append(Regained(self._system.now() - failed_at, before != self._incarnation))
-                    quiet, failed_at, pause = _QUIET_ROUNDS, None, _FIRST_PAUSE
+                    quiet = _QUIET_ROUNDS
                 found = self._drained()
                 quiet = 0 if found else quiet + 1
                 if found or quiet >= _QUIET_ROUNDS:
-                    seen += (gaps := self._gaps(found))
                     quiet = 0
-                    if gaps:
-                        found = self._drained(wait=False)
-                seen += (happening for happening in self._added(found) if _is_wanted(happening, only))
+                    seen += self._gaps(read, found)
             except StoreError as error:
+                self._read = read
                 if error.symptom == "denied":
                     raise
                 if failed_at is None:
@@ -161,9 +160,12 @@ class History:
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 yield ()
             else:
-                yield seen
+                pause, failed_at = _FIRST_PAUSE, None
+                told = self._timeline.add(found.get("invalidations", ()), found.get("events", ()))
+                yield [*seen, *(happening for happening in told if _is_wanted(happening, only))]
 
-    def _look_at_the_clock(self) -> int:
+    def look(self) -> int:
+        """Look which server it is and what its clock shows, in µs."""
         sent = self._system.now()
         state = self._store.inspect(1)
         self._offset = state.at - sent * 1e6
@@ -192,43 +194,47 @@ class History:
 
     def _drained(self, *, wait: bool = True) -> dict[Stream, list[Logged]]:
         """Read all that is new, in pages: both streams to the same end, for one event may stand in both."""
-        read = dict(self._read)
         found: dict[Stream, list[Logged]] = {}
         began = self._system.now()
         seconds = _ROUND if wait else 0.0
         for _ in range(MOST // PAGE):
-            new = self._store.logged_after(read, PAGE, seconds)
+            new = self._store.logged_after(self._read, PAGE, seconds)
             if not any(new.values()):
                 break
             seconds = 0.0
             for stream, entries in new.items():
-                found.setdefault(stream, []).extend(entries)
                 if entries:
-                    read[stream] = entries[-1].id
+                    found.setdefault(stream, []).extend(entries)
+                    self._read[stream] = entries[-1].id
         if not found and wait and self._system.now() - began < _ROUND / 8:  # it did not wait: a foreign type
             self._system.sleep(_ROUND)
         return found
 
-    def _gaps(self, found: Mapping[Stream, Sequence[Logged]]) -> list[Gap]:
-        """Look whether the streams still have what was read last; those that do not are read from their beginning."""
-        gaps: list[Gap] = []
-        for stream, entry_id in self._read.items():
-            if entry_id == _BEGINNING or self._store.has_logged(stream, entry_id):
-                continue
+    def _gaps(self, read: Mapping[Stream, str], found: dict[Stream, list[Logged]]) -> list[Gap]:
+        """Look whether the streams still have what was read last, `read`; add to `found` what those have that do not.
+
+        They are read from their beginning: where one was made anew after a clock that stepped back, its ids are lower.
+        """
+        gone = [
+            stream
+            for stream, entry_id in read.items()
+            if entry_id != _BEGINNING and not self._store.has_logged(stream, entry_id)
+        ]
+        if not gone:
+            return []
+        for stream in gone:
             self._read[stream] = _BEGINNING
-            # The events stream ends by itself a day after its last event: then nothing came between.
-            ended = stream == "events" and not found.get(stream) and self.now_us() // 1000 - _ms_of(entry_id)
-            if not ended or ended < EVENTS_TTL_MS:
-                gaps.append(Gap(stream))
+        for stream, entries in self._drained(wait=False).items():
+            found.setdefault(stream, []).extend(entries)
+        # The events stream ends by itself a day after its last event: then nothing came in between.
+        gaps = [
+            Gap(stream)
+            for stream in gone
+            if stream != "events" or self.now_us() // 1000 - _ms_of(read[stream]) < EVENTS_TTL_MS
+        ]
         if gaps:
             self._timeline.forget_open()
         return gaps
-
-    def _added(self, found: Mapping[Stream, Sequence[Logged]]) -> list[Happening]:
-        for stream, entries in found.items():
-            if entries:
-                self._read[stream] = entries[-1].id
-        return self._timeline.add(found.get("invalidations", ()), found.get("events", ()))
 
 
 #: The id before the first.
