@@ -22,8 +22,8 @@ from kcg_cache.history import Gap, Happening, History, Kind, Lost, Only, Past, R
 from kcg_cache.settings import INVALIDATE_WAIT, without_password
 
 _LIMIT, _LIMIT_BEFORE_FOLLOWING = 50, 10
-_SPAN = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})? ?(?:d|h|min|m|s|ms) ?)+")
-_PART = re.compile(r"([0-9.]+) ?(d|h|min|m|s|ms)")
+_SPAN = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})? ?(?:d|h|min|ms|m|s) ?)+")
+_PART = re.compile(r"([0-9.]+) ?(d|h|min|ms|m|s)")
 _SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 #: Characters of one text that somebody wrote into a stream that a screen shows.
 _LONGEST = 400
