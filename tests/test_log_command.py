@@ -28,7 +28,7 @@ from kcg_cache.history import Happening, _Timeline
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
 from tests import test_cli
-from tests.doubles import Source
+from tests.doubles import Source, once
 from tests.programs import NOBODY
 from tests.test_cli import ANSI, Cli
 
@@ -197,9 +197,7 @@ def test_two_invalidates_before_a_fill_both_tell_of_it(cli: Cli, shared: Shared)
 
 def test_a_cancelled_fill_and_one_that_failed_are_told(cli: Cli, shared: Shared) -> None:
     """An invalidate says that it stopped a fill; a fill that gave its lock back says why."""
-    shared.source.after_read = lambda: (
-        (shared.invalidate("in the middle") and None) or setattr(shared.source, "after_read", lambda: None)
-    )
+    shared.source.after_read = once(lambda: shared.invalidate("in the middle"))
     shared.fill()
 
     def fail() -> None:
@@ -473,7 +471,7 @@ def test_many_at_once_are_followed_in_pages(cli: Cli, shared: Shared) -> None:
         for number in range(300):
             shared.invalidate(f"number {number}")
         follower.process.send_signal(signal.SIGCONT)
-        told = []
+        told: list[str] = []
         while len(told) < 300:
             told.append(follower.next_json()["reason"])
         assert told == [f"number {number}" for number in range(300)]
