@@ -4,6 +4,7 @@ from kcg_cache.api import configure, invalidate_cache, load_active_versions, loa
 from kcg_cache.cache import SharedCache
 from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import CacheError, ConfigurationError, DatasetError, InvalidateError, SettingsError
+from kcg_cache.fleet import Fleet, FleetReceipt
 from kcg_cache.receipt import Invalidation
 from kcg_cache.rows import Dependency, VersionRow
 from kcg_cache.settings import Settings
@@ -17,6 +18,8 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "Dependency",
+    "Fleet",
+    "FleetReceipt",
     "InvalidateError",
     "Invalidation",
     "Settings",

@@ -23,6 +23,8 @@ def test_the_public_names_are_exactly_these() -> None:
         "Dataset",
         "DatasetError",
         "Dependency",
+        "Fleet",
+        "FleetReceipt",
         "InvalidateError",
         "Invalidation",
         "Settings",

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from kcg_cache import Settings, codec
-from kcg_cache.answers import Current, Fill, Floor, Grant, Question, Wait
+from kcg_cache.answers import Current, Fill, Floor, Grant, Question, Report, Wait
 from kcg_cache.embedded import EmbeddedValkey
 from kcg_cache.errors import StoreError
 from kcg_cache.keys import Keys
@@ -136,6 +136,7 @@ def test_the_same_questions_get_the_same_answers(pair: Pair, seed: int) -> None:
             words = _damage(chance, pair.real.keys)
             there, here = pair.command(*words)
             assert _kind(there) == _kind(here), (step, words)
+        assert _told(pair.real) == _told(pair.simulated), step
 
 
 def _read_both(
@@ -146,7 +147,11 @@ def _read_both(
     known = chance.choice([None, *(payload.digest for payload in payloads)])
     max_age = None if now or chance.random() < 0.7 else chance.choice((0.0, 1000.0))
     floors = floor or (None, None)
-    questions = [Question(token=token, known=known, now=now, max_age=max_age, resolved=resolved) for resolved in floors]
+    report = _report(chance)
+    questions = [
+        Question(token=token, known=known, now=now, max_age=max_age, resolved=resolved, report=report)
+        for resolved in floors
+    ]
     there = _answer(pair.real, "read", (questions[0],), {})
     here = _answer(pair.simulated, "read", (questions[1],), {})
     return there, here
@@ -162,7 +167,7 @@ def _with_the_lock(
         assert pair.real.release(grants[0], "test", by="b") == pair.simulated.release(grants[1], "test", by="b")
     else:
         payload, source = chance.choice(payloads), chance.choice(("7/a", "8/b"))
-        fields: Any = {"load_us": 5, "source": source, "signature": "s", "by": "b"}
+        fields: Any = {"load_us": 5, "source": source, "signature": "s", "by": "b", "report": _report(chance)}
         there = pair.real.publish(grants[0], payload, **fields)
         here = pair.simulated.publish(grants[1], payload, **fields)
         assert (there is None) == (here is None)
@@ -171,8 +176,21 @@ def _with_the_lock(
             assert abs(there.at - here.at) < _APART_US
 
 
+def _report(chance: random.Random) -> Report | None:
+    return chance.choice((None, Report(f"{chance.randrange(3):016x}", 7, b'{"host":"h"}')))
+
+
+def _told(store: Store) -> dict[bytes, tuple[bytes, bytes, bool, bytes]]:
+    """Give the fleet but for its times: answer, digest, whether there is a loaded_at, and what was said."""
+    told = {}
+    for reader, record in store.presences().items():
+        _, kind, digest, loaded_at, _, presence = record.split(b"|", 5)
+        told[reader] = kind, digest, loaded_at == b"", presence
+    return told
+
+
 def _damage(chance: random.Random, keys: Keys) -> tuple[Any, ...]:
-    key = chance.choice((keys.entry, keys.lock, keys.events, keys.invalidations))
+    key = chance.choice((keys.entry, keys.lock, keys.events, keys.invalidations, keys.fleet))
     field = chance.choice(("digest", "payload", "format", "loaded_at", "load_us", "source", "signature", "incarnation"))
     return chance.choice(
         (
@@ -230,6 +248,25 @@ def test_times_to_live_of_absent_and_lasting_keys_are_told_alike(pair: Pair) -> 
     assert pair.command("PTTL", key) == (-2, -2)
     pair.command("SET", key, "x")
     assert pair.command("PTTL", key) == (-1, -1)
+
+
+def test_a_hash_is_counted_drawn_from_and_given_whole_alike(pair: Pair) -> None:
+    """The commands of the fleet; what is drawn is some of the fields with their values, or all."""
+    key = pair.real.keys.fleet
+    assert pair.command("HLEN", key) == (0, 0)
+    assert pair.command("HRANDFIELD", key, 3, "WITHVALUES") == ([], [])
+    pair.command("HSET", key, "a", "1", "b", "2", "c", "3")
+    assert pair.command("HLEN", key) == (3, 3)
+    for count in (2, 3, 5):
+        for drawn in pair.command("HRANDFIELD", key, count, "WITHVALUES"):
+            flat = [part for pair in drawn for part in pair] if isinstance(drawn[0], list) else drawn
+            fields = dict(zip(flat[::2], flat[1::2], strict=True))
+            assert len(fields) == min(count, 3)
+            assert fields.items() <= {b"a": b"1", b"b": b"2", b"c": b"3"}.items()
+    assert pair.real.presences() == pair.simulated.presences() == {b"a": b"1", b"b": b"2", b"c": b"3"}
+    pair.command("SET", key, "x")
+    assert pair.command("HLEN", key) == ("WRONGTYPE", "WRONGTYPE")
+    assert pair.real.presences() == pair.simulated.presences() == {}
 
 
 def test_what_the_simulation_does_not_have_is_an_error_and_no_guess() -> None:

@@ -21,6 +21,7 @@ from kcg_cache.cli.demo import demo
 from kcg_cache.cli.doctor import doctor
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop, code_of, lines_of, one_line
+from kcg_cache.cli.fleet import fleet
 from kcg_cache.cli.invalidate import invalidate
 from kcg_cache.cli.log import log
 from kcg_cache.cli.options import Debug
@@ -89,7 +90,7 @@ def _help_of(command: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
 
 
-for _command in (show, status, log, invalidate, reload, doctor, sql, demo):
+for _command in (show, status, fleet, log, invalidate, reload, doctor, sql, demo):
     app.command(help=_help_of(_command), epilog=f"Exit codes: {PROGRAM} --help")(_command)
 
 

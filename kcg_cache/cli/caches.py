@@ -18,10 +18,13 @@ _GRACE = 2.0
 
 @contextlib.contextmanager
 def opened(redis: str | None, namespace: str | None, dataset: str = ACTIVE_VERSIONS.name) -> Iterator[SharedCache]:
-    """Give a cache with the settings of the environment and these on top; close it in the end."""
+    """Give a cache with the settings of the environment and these on top; close it in the end.
+
+    It leaves no presence in the fleet: a command that reads once is no process that reads.
+    """
     options: dict[str, Any] = {"redis_url": redis, "namespace": namespace}
     settings = Settings.from_env(None, **{name: value for name, value in options.items() if value is not None})
-    cache = SharedCache(None, named(dataset), settings)
+    cache = SharedCache(None, named(dataset), settings, present=False)
     try:
         yield cache
     except (StoreError, InvalidateError) as error:

@@ -60,6 +60,11 @@ class Output:
             highlight=False,
         )
 
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self._console.width
+
     def table(self, columns: Mapping[str, Fit], rows: Iterable[Sequence[str | Text]]) -> Table:
         """Give a table with these headings."""
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
@@ -100,11 +105,6 @@ class Output:
         spelt = Text(visible(_dumped(value), keep="\n"))
         JSONHighlighter().highlight(spelt)
         return spelt
-
-    @property
-    def width(self) -> int:
-        """Columns that there are."""
-        return self._console.width
 
     def show(self, document: object, *parts: Any) -> None:
         """Write the result: `document` with ``--json``, `parts` (tables, text) without."""
