@@ -345,6 +345,10 @@ class Store:
         named = [part.encode(errors="surrogateescape") for part in (entry.digest, entry.loaded_at, entry.incarnation)]
         return payload if identity == named else None
 
+    def payload(self, entry: Entry) -> bytes | None:
+        """Give the payload of this very entry, as it is there; None when there is another by now, or none."""
+        return self._fetched(entry)
+
     def await_event(self, after: bytes, seconds: float) -> None:
         """Return when the events stream has more than `after`, or after about `seconds` (PROTOCOL R11).
 

@@ -22,7 +22,7 @@ from rich.cells import cell_len
 from kcg_cache import Settings, SharedCache
 from kcg_cache.answers import Logged, Stream
 from kcg_cache.cli.exits import ExitCode
-from kcg_cache.cli.log import moment_of, span_of
+from kcg_cache.cli.log import moment_of
 from kcg_cache.embedded import start_valkey
 from kcg_cache.history import Happening, _Timeline
 from kcg_cache.keys import Keys
@@ -291,7 +291,7 @@ def test_since_takes_a_span_or_a_time(cli: Cli, shared: Shared) -> None:
     shared.add("invalidations", old, id=f"{hour_ago}-1")
     shared.invalidate("now")
     half = datetime.fromtimestamp(seconds - 1800, UTC)
-    for since in ("30min", "0.5h", "29m 60s", half.isoformat(), half.replace(tzinfo=None).isoformat(" ")):
+    for since in ("30min", "0.5h", "1800", half.isoformat(), half.replace(tzinfo=None).isoformat(" ")):
         assert [entry["reason"] for entry in entries(cli, "--since", since)] == ["now"]
     for since in ("2h", "1d"):
         assert [entry["reason"] for entry in entries(cli, "--since", since)] == ["an hour ago", "now"]
@@ -299,7 +299,7 @@ def test_since_takes_a_span_or_a_time(cli: Cli, shared: Shared) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("--since", "yesterday"), ("--since", "5"), ("--since", ""), ("--only", "all"), ("--limit", "-1")],
+    [("--since", "yesterday"), ("--since", "5 weeks"), ("--since", ""), ("--only", "all"), ("--limit", "-1")],
     ids=" ".join,
 )
 def test_wrong_usage_is_said(cli: Cli, arguments: tuple[str, str]) -> None:
@@ -307,21 +307,6 @@ def test_wrong_usage_is_said(cli: Cli, arguments: tuple[str, str]) -> None:
     ended = cli("log", *arguments)
     assert ended.code == ExitCode.USAGE
     assert arguments[0] in test_cli.one_line(ended)
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("10min", 600), ("10 m", 600), ("1h30m", 5400), ("1d 2h", 93_600), ("250ms", 0.25), ("1.5h", 5400)],
-)
-def test_a_span_is_read(text: str, seconds: float) -> None:
-    """Units add up."""
-    assert span_of(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "s", "10", "1x", "-5s", "1h-5m", "1..5s"])
-def test_what_is_no_span_is_none(text: str) -> None:
-    """Anything else is no time span."""
-    assert span_of(text) is None
 
 
 def test_a_time_is_read() -> None:

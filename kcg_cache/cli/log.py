@@ -1,6 +1,5 @@
 """``kcg-cache log``: who withdrew the shared rows, who filled them, and what came of it."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, cast
@@ -14,7 +13,7 @@ from kcg_cache.cli import shown
 from kcg_cache.cli.caches import opened
 from kcg_cache.cli.events import count_of, filled, micros, short, spell
 from kcg_cache.cli.failures import one_line
-from kcg_cache.cli.options import AsJson, DatasetName, Debug, Namespace, RedisUrl
+from kcg_cache.cli.options import AsJson, DatasetName, Debug, Namespace, RedisUrl, duration
 from kcg_cache.cli.output import Output
 from kcg_cache.cli.streams import check_reader, say
 from kcg_cache.datasets import ACTIVE_VERSIONS
@@ -22,9 +21,6 @@ from kcg_cache.history import Gap, Happening, History, Kind, Lost, Only, Past, R
 from kcg_cache.settings import INVALIDATE_WAIT, without_password
 
 _LIMIT, _LIMIT_BEFORE_FOLLOWING = 50, 10
-_SPAN = re.compile(r"(?:[0-9]{1,9}(?:\.[0-9]{1,9})? ?(?:d|h|min|ms|m|s) ?)+")
-_PART = re.compile(r"([0-9.]+) ?(d|h|min|ms|m|s)")
-_SECONDS = {"d": 86_400.0, "h": 3600.0, "min": 60.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 #: Characters of one text that somebody wrote into a stream that a screen shows.
 _LONGEST = 400
 _NAMES: dict[Kind, tuple[str, str]] = {
@@ -40,8 +36,12 @@ _ROOMY = 60
 
 
 def _since(text: str | None) -> str | None:
-    if text is not None and span_of(text) is None and moment_of(text) is None:
-        raise typer.BadParameter(f"{text!r} is neither a time span (10min, 2h, 1d) nor a time in ISO 8601 (UTC)")
+    if text is not None and moment_of(text) is None:
+        try:
+            duration(text)
+        except typer.BadParameter:
+            message = f"{text!r} is neither a time span (10min, 2h, 1d) nor a time in ISO 8601 (UTC)"
+            raise typer.BadParameter(message) from None
     return text
 
 
@@ -111,13 +111,6 @@ def log(  # noqa: PLR0913 - each is an option
             _show_each(output, told, history.now_us())
 
 
-def span_of(text: str) -> float | None:
-    """Read a time span (``90s``, ``10min``, ``1h 30m``) in seconds; None for what is none."""
-    if _SPAN.fullmatch(text.strip()) is None:
-        return None
-    return sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
-
-
 def moment_of(text: str) -> datetime | None:
     """Read a time in ISO 8601, which is UTC unless it says otherwise; None for what is none."""
     try:
@@ -128,11 +121,9 @@ def moment_of(text: str) -> datetime | None:
 
 
 def _since_us(text: str, history: History) -> int:
-    span = span_of(text)
-    if span is not None:
-        return max(0, history.look() - round(span * 1e6))
     moment = moment_of(text)
-    assert moment is not None
+    if moment is None:
+        return max(0, history.look() - round(duration(text) * 1e6))
     return max(0, (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1))
 
 
