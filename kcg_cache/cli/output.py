@@ -92,6 +92,15 @@ class Output:
             grid.add_row(text(name), text(value))
         return grid
 
+    def grid(self, rows: Iterable[Sequence[str | Text]]) -> Table:
+        """Give cells in columns, without headings; each may take several lines."""
+        grid = Table.grid(padding=(0, 2))
+        for row in rows:
+            while len(grid.columns) < len(row):
+                grid.add_column(overflow="fold")
+            grid.add_row(*map(text, row))
+        return grid
+
     def section(self, heading: str, *parts: Table | Text | str) -> list[Any]:
         """Give a heading with what belongs to it, indented."""
         return [Text(heading, style="bold"), *(self.indented(part, 2) for part in parts), Text("")]
