@@ -36,6 +36,7 @@ from kcg_cache.settings import INVALIDATE_WAIT, Settings
 from kcg_cache.snapshot import Snapshot
 from kcg_cache.store import Store
 from kcg_cache.system import SYSTEM, Lock, System
+from kcg_cache.verification import Verification, Verifier
 
 #: How often a rejected filler starts over, and how often one read is told a corrupt entry (PROTOCOL R4, R14).
 TRIES = 3
@@ -656,6 +657,16 @@ class SharedCache:
     def history(self) -> History:
         """Give a reader of what happened: invalidates, who did them and what came of them, and fills."""
         return History(self._store, self._system)
+
+    def verify(self, conn: Any, progress: Callable[[str], None] = lambda _: None) -> Verification:
+        """Hold the database's rows, the shared ones and the fleet's against each other, by content; change nothing.
+
+        `conn` as in `read`. What is not the same is looked at again, for some seconds: a change that is being
+        invalidated, a fill, a reader within its lease are no faults. `progress` is told what is being done.
+
+        Raises `StoreError`, what the loader and its connection raise, and `DatasetError`.
+        """
+        return Verifier(self._store, self.dataset, self.settings, self._system).verify(conn, progress)
 
     def fleet(self) -> Fleet:
         """Look at who reads this dataset, as each told with its last question; raises `StoreError`."""

@@ -192,7 +192,18 @@ def options() -> list[Any]:
 
 def test_the_commands_are_these() -> None:
     """A new command is documented, tested and listed here."""
-    assert list(commands()) == ["show", "status", "fleet", "log", "invalidate", "reload", "doctor", "sql", "demo"]
+    assert list(commands()) == [
+        "show",
+        "status",
+        "fleet",
+        "verify",
+        "log",
+        "invalidate",
+        "reload",
+        "doctor",
+        "sql",
+        "demo",
+    ]
 
 
 @pytest.mark.parametrize("name", commands())

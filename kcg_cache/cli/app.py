@@ -30,6 +30,7 @@ from kcg_cache.cli.show import show
 from kcg_cache.cli.sql import sql
 from kcg_cache.cli.status import status
 from kcg_cache.cli.streams import say, write
+from kcg_cache.cli.verify import verify
 
 PROGRAM = "kcg-cache"
 #: typer's own errors of usage, by the one name that is public; which module defines them depends on its release.
@@ -90,7 +91,7 @@ def _help_of(command: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
 
 
-for _command in (show, status, fleet, log, invalidate, reload, doctor, sql, demo):
+for _command in (show, status, fleet, verify, log, invalidate, reload, doctor, sql, demo):
     app.command(help=_help_of(_command), epilog=f"Exit codes: {PROGRAM} --help")(_command)
 
 
