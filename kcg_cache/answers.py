@@ -5,9 +5,12 @@ in a seventh of it at import.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from kcg_cache.codec import Claim
+
+#: The streams of a dataset, by the names of their keys (`kcg_cache.keys.Keys`).
+Stream = Literal["invalidations", "events"]
 
 
 class Floor(NamedTuple):
@@ -157,6 +160,14 @@ class State(NamedTuple):
     lock_ttl_ms: int
     events: tuple[Mapping[str, str], ...]
     invalidations: tuple[Mapping[str, str], ...]
+
+
+class Logged(NamedTuple):
+    """One entry of a stream, as it is there: anyone may have written it."""
+
+    #: Redis's own: milliseconds, a dash, a number.
+    id: str
+    fields: Mapping[str, str]
 
 
 class NotAllowed(NamedTuple):

@@ -25,6 +25,7 @@ from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import ConfigurationError, EntryError, InvalidateError, StoreError
 from kcg_cache.filling import FillLock
 from kcg_cache.fleet import Fleet, FleetReceipt
+from kcg_cache.history import History
 from kcg_cache.log import Log
 from kcg_cache.metrics import Metrics
 from kcg_cache.near import Debt, Near, NearCopy, Start
@@ -36,6 +37,7 @@ from kcg_cache.settings import INVALIDATE_WAIT, Settings
 from kcg_cache.snapshot import Snapshot
 from kcg_cache.store import Store
 from kcg_cache.system import SYSTEM, Lock, System
+from kcg_cache.verification import Verification, Verifier
 
 #: How often a rejected filler starts over, and how often one read is told a corrupt entry (PROTOCOL R4, R14).
 TRIES = 3
@@ -673,6 +675,20 @@ class SharedCache:
     def server(self) -> dict[str, str]:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()
+
+    def history(self) -> History:
+        """Give a reader of what happened: invalidates, who did them and what came of them, and fills."""
+        return History(self._store, self._system)
+
+    def verify(self, conn: Any, progress: Callable[[str], None] = lambda _: None) -> Verification:
+        """Hold the database's rows, the shared ones and the fleet's against each other, by content; change nothing.
+
+        `conn` as in `read`. What is not the same is looked at again, for some seconds: a change that is being
+        invalidated, a fill, a reader within its lease are no faults. `progress` is told what is being done.
+
+        Raises `StoreError`, what the loader and its connection raise, and `DatasetError`.
+        """
+        return Verifier(self._store, self.dataset, self.settings, self._system).verify(conn, progress)
 
     def fleet(self) -> Fleet:
         """Look at who reads this dataset, as each told with its last question; raises `StoreError`."""

@@ -28,11 +28,13 @@ from kcg_cache.answers import (
     Fill,
     Floor,
     Grant,
+    Logged,
     NotAllowed,
     Published,
     Question,
     Report,
     State,
+    Stream,
     Wait,
 )
 from kcg_cache.codec import Payload
@@ -263,6 +265,8 @@ class Store:
                 ClientTimeoutWarning,
                 stacklevel=3,
             )
+        #: Seconds that one call may wait for an event: less than would be taken for a server that does not answer.
+        self._longest_block = min(settings.redis_timeout, self._socket_timeout) / 2
         self._fixed = {
             "ttl_ms": _ms(settings.ttl),
             "stale_ms": _ms(settings.stale_if_error),
@@ -341,13 +345,16 @@ class Store:
         named = [part.encode(errors="surrogateescape") for part in (entry.digest, entry.loaded_at, entry.incarnation)]
         return payload if identity == named else None
 
+    def payload(self, entry: Entry) -> bytes | None:
+        """Give the payload of this very entry, as it is there; None when there is another by now, or none."""
+        return self._fetched(entry)
+
     def await_event(self, after: bytes, seconds: float) -> None:
         """Return when the events stream has more than `after`, or after about `seconds` (PROTOCOL R11).
 
         It ends before half of any timeout that the client has.
         """
-        longest = min(self._settings.redis_timeout, self._socket_timeout) / 2
-        block = max(1, int(min(seconds, longest) * 1000))
+        block = max(1, int(min(seconds, self._longest_block) * 1000))
         self._call("XREAD", "COUNT", 1, "BLOCK", block, "STREAMS", self.keys.events, after)
 
     def publish(
@@ -506,6 +513,58 @@ class Store:
             return {}
         return {name: value for name, value in zip(names, found, strict=True) if isinstance(value, bytes)}
 
+    def logged(self, stream: Stream, count: int, *, before: str = "") -> tuple[Logged, ...] | None:
+        """Give the newest `count` entries of a stream, or those before the id `before`, newest first.
+
+        None where no stream but something else stands under its key.
+        """
+        newest = f"({before}" if before else "+"
+        return self._entries("XREVRANGE", getattr(self.keys, stream), newest, "-", "COUNT", count)
+
+    def has_logged(self, stream: Stream, entry_id: str) -> bool:
+        """Tell whether a stream still has the entry of this id."""
+        return bool(self._entries("XRANGE", getattr(self.keys, stream), entry_id, entry_id, "COUNT", 1))
+
+    def logged_after(
+        self, after: Mapping[Stream, str], count: int, seconds: float = 0.0
+    ) -> dict[Stream, tuple[Logged, ...]]:
+        """Give up to `count` entries of each stream after the id that `after` names for it, oldest first.
+
+        It waits for about `seconds` while there are none, and ends before half of any timeout that the client has.
+        Where something else than a stream stands under a key, it gives none of it, and does not wait.
+        """
+        block = ("BLOCK", max(1, int(min(seconds, self._longest_block) * 1000))) if seconds > 0 else ()
+        names = [getattr(self.keys, stream) for stream in after]
+        try:
+            reply = self._call("XREAD", "COUNT", count, *block, "STREAMS", *names, *after.values())
+        except StoreReplyError as error:
+            if not _foreign_type(error):
+                raise
+            if len(after) == 1:
+                return {}
+            alone = [self.logged_after({stream: entry_id}, count) for stream, entry_id in after.items()]
+            return {stream: entries for found in alone for stream, entries in found.items()}
+        found = self._understood(lambda: dict(reply.items() if isinstance(reply, dict) else reply or ()), "XREAD")
+        by_name = {name.encode(): stream for stream, name in zip(after, names, strict=True)}
+        return self._understood(lambda: {by_name[name]: _logged(entries) for name, entries in found.items()}, "XREAD")
+
+    def _entries(self, *command: Any) -> tuple[Logged, ...] | None:
+        try:
+            reply = self._call(*command)
+        except StoreReplyError as error:
+            if _foreign_type(error):
+                return None
+            raise
+        return self._understood(lambda: _logged(reply), command[0])
+
+    def _understood(self, understood: Callable[[], _T], command: str) -> _T:
+        """Give what is made of an answer; one that cannot be is another command's (see `_run`)."""
+        try:
+            return understood()
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            self._forget_connections()
+            raise StoreReplyError(f"{command} gave something else: {error}", symptom="reply") from error
+
     def remove(self) -> int:
         """Delete every key of this dataset for good, the log of invalidations too; give how many there were.
 
@@ -645,6 +704,24 @@ def _entry(reply: Mapping[str, Any], incarnation: str) -> Entry:
         life=_int(reply["life_ms"]) / 1000,
         payload=_bytes(reply["payload"]) if reply["copy"] == b"rows" else None,
     )
+
+
+def _logged(reply: Any) -> tuple[Logged, ...]:
+    # The client gives a dict of the fields, or, where it does not read the answer, a flat list; None for a deleted one.
+    return tuple(
+        Logged(
+            _text(entry_id),
+            {_text(name): _text(value) for name, value in fields.items()}
+            if isinstance(fields, dict)
+            else _pairs(fields),
+        )
+        for entry_id, fields in reply
+        if entry_id is not None and fields is not None
+    )
+
+
+def _foreign_type(error: StoreReplyError) -> bool:
+    return "WRONGTYPE" in str(error)
 
 
 def _pairs(flat: list[bytes]) -> dict[str, str]:

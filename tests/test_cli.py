@@ -238,6 +238,8 @@ def test_the_commands_are_these() -> None:
         "show",
         "status",
         "fleet",
+        "verify",
+        "log",
         "invalidate",
         "promote",
         "archive",

@@ -24,12 +24,14 @@ from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop, code_of, lines_of, one_line
 from kcg_cache.cli.fleet import fleet
 from kcg_cache.cli.invalidate import invalidate
+from kcg_cache.cli.log import log
 from kcg_cache.cli.options import Debug
 from kcg_cache.cli.reload import reload
 from kcg_cache.cli.show import show
 from kcg_cache.cli.sql import sql
 from kcg_cache.cli.status import status
 from kcg_cache.cli.streams import say, write
+from kcg_cache.cli.verify import verify
 
 PROGRAM = "kcg-cache"
 #: typer's own errors of usage, by the one name that is public; which module defines them depends on its release.
@@ -90,7 +92,22 @@ def _help_of(command: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
 
 
-for _command in (show, status, fleet, invalidate, promote, archive, enable, disable, reload, doctor, sql, demo):
+for _command in (
+    show,
+    status,
+    fleet,
+    verify,
+    log,
+    invalidate,
+    promote,
+    archive,
+    enable,
+    disable,
+    reload,
+    doctor,
+    sql,
+    demo,
+):
     app.command(help=_help_of(_command), epilog=f"Exit codes: {PROGRAM} --help")(_command)
 
 

@@ -9,8 +9,8 @@ import typer
 from kcg_cache.datasets import ACTIVE_VERSIONS
 from kcg_cache.settings import Settings, variable_of
 
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(ms|s|m|min|h|)")
-_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) *(ms|s|m|min|h|d|)")
+_UNITS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 
 
@@ -21,7 +21,7 @@ def _debug(context: typer.Context, value: bool) -> None:  # noqa: FBT001 - typer
 
 
 def duration(text: str | float) -> float:
-    """Read a time span, in seconds: ``10s``, ``500ms``, ``1.5m``, ``2h``, or a number of seconds."""
+    """Read a time span, in seconds: ``10s``, ``500ms``, ``1.5m``, ``2h``, ``1d``, or a number of seconds."""
     found = _DURATION.fullmatch(str(text).strip())
     if found is None:
         raise typer.BadParameter(f"{text!r} is no time span: give one like 10s, 500ms, 2m or 1h")

@@ -40,7 +40,10 @@ class _Paper(io.StringIO):
 
 
 class Output:
-    """What one command says. It is written in one go, at the end: a command that fails before leaves stdout empty."""
+    """What one command says. It is written in one go, at the end: a command that fails before leaves stdout empty.
+
+    One that goes on and on says it part by part (`more`), a line of JSON each.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -114,13 +117,22 @@ class Output:
 
     def show(self, document: object, *parts: Any) -> None:
         """Write the result: `document` with ``--json``, `parts` (tables, text) without."""
+        self._write(document, parts, indent=2)
+
+    def more(self, document: object, *parts: Any) -> None:
+        """Write one part of a result that has no end: `document` on one line with ``--json``, `parts` without."""
+        self._write(document, parts, indent=None)
+
+    def _write(self, document: object, parts: Iterable[Any], *, indent: int | None) -> None:
         if self.as_json:
             # A lone surrogate (text that was no UTF-8) becomes \udcXX, which is JSON's own escape for it.
-            write(_dumped(document).encode("utf-8", "backslashreplace") + b"\n")
+            write(_dumped(document, indent).encode("utf-8", "backslashreplace") + b"\n")
             return
         for part in parts:
             self._console.print(text(part) if isinstance(part, str) else part)
         drawn = self._paper.getvalue()
+        self._paper.seek(0)
+        self._paper.truncate()
         lines = "".join(f"{line.rstrip()}\n" for line in drawn.splitlines())
         write(lines.encode(self._paper.encoding, "backslashreplace"))
 
@@ -135,6 +147,6 @@ def _cut(cell: Text) -> Text:
     return cell
 
 
-def _dumped(value: object) -> str:
+def _dumped(value: object, indent: int | None = 2) -> str:
     # On a stack of its own, as the rows were read: params may be nested as deeply as that allows.
-    return str(codec.on_own_stack(lambda: json.dumps(value, ensure_ascii=False, indent=2)))
+    return str(codec.on_own_stack(lambda: json.dumps(value, ensure_ascii=False, indent=indent)))

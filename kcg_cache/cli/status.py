@@ -13,16 +13,15 @@ from kcg_cache.answers import State
 from kcg_cache.cache import SharedCache
 from kcg_cache.cli import shown
 from kcg_cache.cli.caches import opened
+from kcg_cache.cli.events import ago, micros, since, spell, timed, told, when, withdrew
 from kcg_cache.cli.options import AsJson, DatasetName, Debug, Namespace, RedisUrl
 from kcg_cache.cli.output import Fit, Output
 from kcg_cache.datasets import ACTIVE_VERSIONS
-from kcg_cache.refusal import refusal, whole_number
+from kcg_cache.refusal import refusal
 from kcg_cache.settings import Settings, variable_of, without_password
 
 #: Among so many events the one that filled the entry is found: after it come only those of later fills that failed.
 _SEARCHED = 64
-#: Microseconds and bytes that are shown as such are fewer.
-_MANY = 10**18
 #: Redis's answer for the remaining life of a key that is not there.
 _NO_KEY = -2
 
@@ -61,8 +60,8 @@ def _document(cache: SharedCache, state: State, info: Mapping[str, str], events:
         "time": shown.iso(state.at),
         "entry": _entry(cache, state),
         "lock": _lock(state),
-        "events": [_timed(event, state.at) for event in state.events[:events]],
-        "invalidations": [_timed(event, state.at) for event in state.invalidations[:events]],
+        "events": [timed(event, state.at) for event in state.events[:events]],
+        "invalidations": [timed(event, state.at) for event in state.invalidations[:events]],
         "server": _server(info),
         "settings": {name: {"value": value, "from": origin} for name, value, origin in _settings(settings)},
     }
@@ -86,13 +85,13 @@ def _entry(cache: SharedCache, state: State) -> dict[str, Any] | None:
     return {
         "digest": entry.get("digest"),
         "loaded_at": shown.iso(entry.get("loaded_at")),
-        "age_seconds": _since(entry.get("loaded_at"), state.at),
+        "age_seconds": since(entry.get("loaded_at"), state.at),
         "fresh_seconds": None if kept is None else round(kept - cache.settings.stale_if_error, 3),
         "kept_seconds": kept,
         "format": entry.get("format"),
         "payload_bytes": state.payload_bytes,
         "filled_by": filled.get("by"),
-        "load_seconds": _micros(entry.get("load_us")),
+        "load_seconds": micros(entry.get("load_us")),
         "source": entry.get("source"),
         "signed": bool(entry.get("signature")),
         "refused_because": None if refused is None else refused.text,
@@ -105,14 +104,10 @@ def _lock(state: State) -> dict[str, Any] | None:
     return {
         "holder": state.lock.token,
         "since": shown.iso(state.lock.granted_at),
-        "held_seconds": _since(state.lock.granted_at, state.at),
+        "held_seconds": since(state.lock.granted_at, state.at),
         "left_seconds": state.lock_ttl_ms / 1000,
         "of_this_server": state.lock.incarnation == state.incarnation,
     }
-
-
-def _timed(event: Mapping[str, str], now: int) -> dict[str, Any]:
-    return {**event, "time": shown.iso(event.get("time")), "age_seconds": _since(event.get("time"), now)}
 
 
 def _server(info: Mapping[str, str]) -> dict[str, Any]:
@@ -152,16 +147,6 @@ def _settings(settings: Settings) -> Iterator[tuple[str, Any, str]]:
         yield field.name, value, origin
 
 
-def _since(micros: str | None, now: int) -> float | None:
-    seconds = _micros(micros)
-    return None if seconds is None else round(max(0.0, now / 1e6 - seconds), 6)
-
-
-def _micros(text: str | None) -> float | None:
-    number = whole_number(text or "", below=_MANY)
-    return None if number is None else number / 1e6
-
-
 # --- the same for people ----------------------------------------------------------------------------------------------
 
 
@@ -186,13 +171,13 @@ def _parts(output: Output, document: Mapping[str, Any]) -> Iterator[Any]:
 def _entry_facts(entry: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if entry["refused_because"]:
         yield "no reader takes it", Text(f"{entry['refused_because']}; the next one fills it anew", style="bold red")
-    yield "age", f"{_spell(entry['age_seconds'])}, loaded at {entry['loaded_at'] or '?'}"
+    yield "age", f"{spell(entry['age_seconds'])}, loaded at {entry['loaded_at'] or '?'}"
     yield "time left", _time_left(entry)
     yield "digest", entry["digest"] or "?"
     yield "format", f"{entry['format'] or '?'}, {'signed' if entry['signed'] else 'not signed'}"
     packed = entry["format"] is not None and codec.meaning(entry["format"]) != entry["format"]
     yield "size", shown.size(entry["payload_bytes"]) + (", compressed" if packed else "")
-    yield "filled by", f"{entry['filled_by'] or '?'}, in {_spell(entry['load_seconds'])}"
+    yield "filled by", f"{entry['filled_by'] or '?'}, in {spell(entry['load_seconds'])}"
     yield "from database", entry["source"] or "(not told)"
 
 
@@ -207,7 +192,7 @@ def _time_left(entry: Mapping[str, Any]) -> str:
 
 def _lock_facts(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "held by", f"the caller with token {lock['holder'][: shown.SHORT]}…"
-    yield "since", f"{lock['since'] or '?'}, {_spell(lock['held_seconds'])} ago"
+    yield "since", f"{lock['since'] or '?'}, {spell(lock['held_seconds'])} ago"
     yield "time left", f"{shown.duration(max(0.0, lock['left_seconds']))}, unless it is renewed"
     if not lock["of_this_server"]:
         yield "does not count", "it was granted before a restart or failover"
@@ -216,21 +201,8 @@ def _lock_facts(lock: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _events(output: Output, events: list[Mapping[str, Any]]) -> Any:
     if not events:
         return "None within the last day."
-    rows = [(_when(event), _ago(event), event.get("event", "?"), _event_told(event)) for event in events]
+    rows = [(when(event), ago(event), event.get("event", "?"), told(event)) for event in events]
     return output.table({"when (UTC)": "whole", "ago": "right", "event": "whole", "": "wrap"}, rows)
-
-
-def _event_told(event: Mapping[str, Any]) -> str:
-    match event.get("event"):
-        case "filled":
-            took, size = _micros(event.get("load_us")), event.get("bytes", "")
-            told = [f"by {event.get('by', '?')}", f"in {_spell(took)}"]
-            told += [shown.size(int(size))] if whole_number(size, below=_MANY) is not None else []
-            return ", ".join([*told, f"digest {event.get('digest', '?')[: shown.SHORT]}"])
-        case "invalidated":
-            return f"by {event.get('who', '?')} on {event.get('host', '?')}: {event.get('reason') or '(no reason)'}"
-        case _:
-            return f"by {event.get('by', '?')}: {event.get('reason', '?')}"
 
 
 def _invalidations(output: Output, invalidations: list[Mapping[str, Any]]) -> Any:
@@ -238,11 +210,11 @@ def _invalidations(output: Output, invalidations: list[Mapping[str, Any]]) -> An
         return "None that is remembered."
     rows = [
         (
-            _when(event),
-            _ago(event),
+            when(event),
+            ago(event),
             event.get("who", "?"),
             event.get("host", "?"),
-            event.get("digest", "")[: shown.SHORT] or ("?" if event.get("existed") == "1" else "nothing"),
+            withdrew(event),
             event.get("reason") or "(no reason)",
         )
         for event in invalidations
@@ -260,7 +232,7 @@ def _invalidations(output: Output, invalidations: list[Mapping[str, Any]]) -> An
 
 def _server_facts(server: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "version", f"{server['name']} {server['version'] or '?'}"
-    yield "run_id", f"{(server['run_id'] or '?')[: shown.SHORT]}…, up for {_spell(server['uptime_seconds'])}"
+    yield "run_id", f"{(server['run_id'] or '?')[: shown.SHORT]}…, up for {spell(server['uptime_seconds'])}"
     yield "role", f"{server['role'] or '?'}, {shown.count(server['replicas'] or 0, 'replica')}"
     used, most = server["used_memory_bytes"], server["maxmemory_bytes"]
     limit = f"of {shown.size(most)}" if most else "without a limit"
@@ -272,15 +244,3 @@ def _setting(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return "(none)" if value is None else str(value)
-
-
-def _when(event: Mapping[str, Any]) -> str:
-    return str(event["time"] or "?").replace("T", " ")[:19]
-
-
-def _ago(event: Mapping[str, Any]) -> str:
-    return _spell(event["age_seconds"])
-
-
-def _spell(seconds: float | None) -> str:
-    return "?" if seconds is None else shown.duration(seconds)

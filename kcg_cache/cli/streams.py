@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import sys
 
 from kcg_cache.cli.exits import ExitCode
@@ -28,6 +29,21 @@ def write(data: bytes) -> None:
         if isinstance(error, BrokenPipeError):
             raise Stop(ExitCode.CLOSED_PIPE) from None
         raise Stop(ExitCode.OUTPUT, f"stdout cannot be written: {error.strerror}") from None
+
+
+def check_reader() -> None:
+    """Raise `Stop` when whoever read stdout through a pipe has gone: nothing that is written would tell us sooner."""
+    if sys.stdout is None:
+        return
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        gone = any(happened & select.POLLERR for _, happened in poll.poll(0))
+    except (OSError, ValueError):  # a stdout that is no file at all
+        return
+    if gone:
+        _abandon_stdout()
+        raise Stop(ExitCode.CLOSED_PIPE)
 
 
 def _abandon_stdout() -> None:
