@@ -9,6 +9,7 @@ import ctypes
 import json
 import mmap
 import os
+import select
 import signal
 import struct
 import sys
@@ -27,9 +28,15 @@ _GENERATION = struct.Struct("q")
 
 def main() -> None:
     scene, given = sys.argv[1], json.loads(sys.argv[2])
-    {"cold": cold, "full_speed": full_speed, "held": held, "reader": reader, "forked": forked, "no_calls": no_calls}[
-        scene
-    ](given)
+    {
+        "cold": cold,
+        "full_speed": full_speed,
+        "held": held,
+        "steady": steady,
+        "reader": reader,
+        "forked": forked,
+        "no_calls": no_calls,
+    }[scene](given)
 
 
 def say(**facts: Any) -> None:
@@ -203,6 +210,39 @@ def held(given: dict[str, Any]) -> None:
     cache = SharedCache(given["redis"], dataset, settings(given))
     snapshot = cache.read(connecting(given))
     say(source=snapshot.source, rows=list(snapshot.rows), metrics=facts(cache))
+
+
+def steady(given: dict[str, Any]) -> None:
+    """Read every 20 ms until standard input ends, in this process and in `forks` more; say which when they have rows.
+
+    With `hold` every load but the first says so, and waits for a line on standard input.
+    """
+    loads = 0
+
+    def load(conn: Any) -> Any:
+        nonlocal loads
+        loads += 1
+        if given.get("hold") and loads > 1:
+            say(held=True)
+            sys.stdin.readline()
+        return ACTIVE_VERSIONS.load(conn)
+
+    dataset = Dataset("active_versions", load, decode_row=ACTIVE_VERSIONS.decode_row)
+    cache = SharedCache(given["redis"], dataset, settings(given))
+    conn_of = connecting(given)
+    cache.read(conn_of)
+    for _ in range(given.get("forks", 0)):
+        if os.fork() == 0:
+            break
+    said = False
+    while True:
+        snapshot = cache.read(conn_of)
+        if not said and snapshot.source != "near":  # so that it has asked in this very process
+            said = True
+            say(pid=os.getpid())
+        if not given.get("hold") and select.select([sys.stdin], [], [], 0.02)[0]:
+            os._exit(0)
+        time.sleep(0.02 if given.get("hold") else 0)
 
 
 def reader(given: dict[str, Any]) -> None:

@@ -192,7 +192,7 @@ def options() -> list[Any]:
 
 def test_the_commands_are_these() -> None:
     """A new command is documented, tested and listed here."""
-    assert list(commands()) == ["show", "status", "invalidate", "reload", "sql", "demo"]
+    assert list(commands()) == ["show", "status", "fleet", "invalidate", "reload", "sql", "demo"]
 
 
 @pytest.mark.parametrize("name", commands())

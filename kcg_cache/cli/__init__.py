@@ -12,6 +12,7 @@ module          its one job
 ``options``     options that several commands have
 ``output``      a result as tables for people, or as one JSON document
 ``shown``       values → text for people
+``withdrawing`` what follows a deletion: the waits, and the receipt
 ``show`` …      one command each
 ==============  =====================================================================================
 

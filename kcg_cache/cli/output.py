@@ -57,6 +57,11 @@ class Output:
             highlight=False,
         )
 
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self._console.width
+
     def table(self, columns: Mapping[str, Fit], rows: Iterable[Sequence[str | Text]]) -> Table:
         """Give a table with these headings."""
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
