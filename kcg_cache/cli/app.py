@@ -22,6 +22,7 @@ from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop, code_of, lines_of, one_line
 from kcg_cache.cli.fleet import fleet
 from kcg_cache.cli.invalidate import invalidate
+from kcg_cache.cli.lua import lua
 from kcg_cache.cli.options import Debug
 from kcg_cache.cli.reload import reload
 from kcg_cache.cli.show import show
@@ -88,7 +89,7 @@ def _help_of(command: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
 
 
-for _command in (show, status, fleet, invalidate, reload, sql, demo):
+for _command in (show, status, fleet, invalidate, reload, sql, lua, demo):
     app.command(help=_help_of(_command), epilog=f"Exit codes: {PROGRAM} --help")(_command)
 
 
