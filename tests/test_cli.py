@@ -248,6 +248,7 @@ def test_the_commands_are_these() -> None:
         "reload",
         "doctor",
         "sql",
+        "lua",
         "demo",
     ]
 
@@ -670,7 +671,7 @@ def test_every_cause_is_a_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
     ]
 
 
-@pytest.mark.parametrize("arguments", [["sql", "schema"], ["sql"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["sql", "schema"], ["sql"], ["lua", "read"], ["--help"]], ids=" ".join)
 def test_a_reader_that_went_away_is_no_traceback(cli: Cli, arguments: list[str]) -> None:
     """`kcg-cache … | head` ends as other programs do."""
     reader, writer = os.pipe()

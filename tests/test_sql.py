@@ -30,8 +30,8 @@ CONTROL = "SELECT system_identifier::text FROM pg_control_system()"
 
 
 def code(name: str) -> str:
-    """Give a file's text without its comments."""
-    return re.sub(r"--.*", "", queries.load(name)).strip()
+    """Give a file's text without its comments and the bodies of its functions."""
+    return re.sub(r"\$(\w*)\$.*?\$\1\$", "", re.sub(r"--.*", "", queries.load(name)), flags=re.DOTALL).strip()
 
 
 QUERIES = [name for name in queries.names() if code(name).startswith("SELECT")]

@@ -25,6 +25,7 @@ from kcg_cache.cli.failures import Stop, code_of, lines_of, one_line
 from kcg_cache.cli.fleet import fleet
 from kcg_cache.cli.invalidate import invalidate
 from kcg_cache.cli.log import log
+from kcg_cache.cli.lua import lua
 from kcg_cache.cli.options import Debug
 from kcg_cache.cli.reload import reload
 from kcg_cache.cli.show import show
@@ -106,6 +107,7 @@ for _command in (
     reload,
     doctor,
     sql,
+    lua,
     demo,
 ):
     app.command(help=_help_of(_command), epilog=f"Exit codes: {PROGRAM} --help")(_command)

@@ -7,6 +7,7 @@ import typer
 from kcg_cache import queries
 from kcg_cache.cli.options import AsJson, Debug
 from kcg_cache.cli.output import Output
+from kcg_cache.cli.packaged import first_sentence, known
 from kcg_cache.cli.streams import write
 
 
@@ -21,27 +22,14 @@ def sql(
     """Print a packaged SQL file as it is, for `kcg-cache sql schema | psql`; without a name, list them."""
     output = Output(as_json=as_json)
     if name is None:
-        about = {known: _first_comment(known) for known in queries.names()}
+        about = {each: first_sentence(queries.load(each)) for each in queries.names()}
         output.show(
-            [{"name": known, "about": line, "path": str(queries.path(known))} for known, line in about.items()],
+            [{"name": each, "about": line, "path": str(queries.path(each))} for each, line in about.items()],
             output.table({"name": "whole", "what it is": "wrap"}, about.items()),
         )
         return
-    if name not in queries.names():
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(queries.names())}", param_hint="NAME")
+    known(name, queries.names())
     if as_json:
         output.show({"name": name, "path": str(queries.path(name)), "sql": queries.load(name)})
     else:
         write(queries.path(name).read_bytes())
-
-
-def _first_comment(name: str) -> str:
-    """Give the first sentence of a file's head comment."""
-    head = []
-    for line in queries.load(name).splitlines():
-        words = line.removeprefix("--").strip()
-        if not line.startswith("--") or not words:
-            break
-        head.append(words)
-    sentence, stop, _ = " ".join(head).partition(". ")
-    return sentence + stop.strip()

@@ -59,10 +59,15 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _HERE.glob("*.lua") if path.name != _PRELUDE))
 
 
+def path(name: str) -> Path:
+    """Tell where a script's own file is, without what is put before it."""
+    return _HERE / f"{name}.lua"
+
+
 @functools.cache
 def load(name: str) -> Script:
     """Read a script and its header."""
-    body = (_HERE / f"{name}.lua").read_text(encoding="utf-8")
+    body = path(name).read_text(encoding="utf-8")
     header = {kind: tuple(listed.replace("--", " ").split()) for kind, listed in _HEADER.findall(body)}
     text = body if name in _STANDALONE else (_HERE / _PRELUDE).read_text(encoding="utf-8") + "\n" + body
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
