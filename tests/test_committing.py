@@ -238,3 +238,289 @@ def test_a_proxy_that_lets_go_of_its_connection_at_the_commit_works(
 
     by_call(cache, Returning(conn), 2)
     assert (committed(), invalidations(cache)) == (2, ["promoted"])
+
+
+# --- nothing is done ------------------------------------------------------------------------------------------------
+
+
+class NotAwaited:
+    """An asyncio connection's look."""
+
+    def cursor(self) -> None: ...
+
+    async def commit(self) -> None: ...
+
+    async def rollback(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [None, "dbname=kcg", lambda: None, NotAwaited(), lambda conn: conn.cursor(), lambda conn: lambda: conn],
+    ids=["none", "dsn", "function", "asyncio", "cursor", "pool"],
+)
+def test_what_is_no_connection_is_refused_before_anything_is_done(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int], wrong: Any
+) -> None:
+    """The transaction is as it was, and the block is not entered."""
+    set_number(conn, 2)
+    given = wrong(conn) if callable(wrong) and wrong.__code__.co_argcount else wrong
+    with pytest.raises(ConfigurationError, match="conn is "):
+        cache.commit_and_invalidate(given)
+    with pytest.raises(ConfigurationError, match="conn is "), cache.invalidating(given):
+        pytest.fail("entered")
+    assert conn.get_transaction_status() == TRANSACTION_STATUS_INTRANS
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+def test_a_reason_that_is_no_text_is_refused_before_the_commit(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int]
+) -> None:
+    """The invalidate would refuse it after."""
+    set_number(conn, 2)
+    wrong: Any = 3.2
+    with pytest.raises(ConfigurationError, match="reason is float"):
+        cache.commit_and_invalidate(conn, reason=wrong)
+    with pytest.raises(ConfigurationError, match="reason is float"), cache.invalidating(conn, reason=wrong):
+        pytest.fail("entered")
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+@wrapped
+def test_a_failed_transaction_is_refused_before_the_commit(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int], wrap: Callable[[Any], Any]
+) -> None:
+    """psycopg2's commit() of one rolls back and says nothing."""
+    set_number(conn, 2)
+    break_transaction(conn)
+    for given in (conn, wrap(conn)):
+        with pytest.raises(ConfigurationError, match="Nothing is committed, nothing is invalidated") as raised:
+            cache.commit_and_invalidate(given)
+        assert not notes(raised.value)
+    conn.rollback()
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+def test_a_failure_that_a_block_swallowed_is_refused_and_rolled_back(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int]
+) -> None:
+    """The connection can be used again."""
+    with pytest.raises(ConfigurationError, match="the transaction has failed"), cache.invalidating(conn) as change:
+        set_number(conn, 2)
+        break_transaction(conn)
+    assert change.receipt is None
+    assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+@pytest.mark.parametrize("error", [LookupError("the block's own"), KeyboardInterrupt()])
+def test_an_error_in_a_block_rolls_back_and_invalidates_nothing(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int], error: BaseException
+) -> None:
+    """It reaches the caller as it was."""
+    with pytest.raises(type(error)) as raised, cache.invalidating(conn) as change:
+        set_number(conn, 2)
+        raise error
+    assert raised.value is error
+    assert not notes(error)
+    assert change.receipt is None
+    assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+def test_an_error_in_a_block_rolls_back_what_was_begun_by_hand_in_autocommit(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int]
+) -> None:
+    """psycopg2's rollback() does nothing then either."""
+    conn.rollback()
+    conn.autocommit = True
+    postgres.execute(conn, "BEGIN")
+    with pytest.raises(LookupError) as raised, cache.invalidating(conn):
+        set_number(conn, 2)
+        raise LookupError
+    assert not notes(raised.value)
+    assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+@pytest.mark.parametrize("wrap", [lambda conn: conn, Proxy])
+def test_an_error_in_a_block_in_autocommit_tells_that_nothing_could_be_rolled_back(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int], wrap: Callable[[Any], Any]
+) -> None:
+    """What it changed is in force in the database, and known to nobody."""
+    conn.rollback()
+    conn.autocommit = True
+    with pytest.raises(LookupError) as raised, cache.invalidating(wrap(conn), reason="promoted"):
+        set_number(conn, 2)
+        raise LookupError
+    assert "autocommit: what was done before the error is committed" in notes(raised.value)
+    assert command_in(notes(raised.value))[:4] == ["kcg-cache", "invalidate", "--reason", "promoted"]
+    assert committed() == 2
+    assert_nothing_invalidated(cache)
+
+
+def test_a_rollback_that_fails_is_told_on_the_error_of_the_block(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int]
+) -> None:
+    """Not in its place."""
+    with pytest.raises(LookupError) as raised, cache.invalidating(conn):
+        set_number(conn, 2)
+        conn.close()
+        raise LookupError
+    assert "the rollback failed too (connection already closed)" in notes(raised.value)
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+# --- the commit fails -----------------------------------------------------------------------------------------------
+
+
+@both_ways
+@pytest.mark.parametrize("wrap", [lambda conn: conn, Opaque])
+def test_a_commit_that_is_refused_raises_the_drivers_error_as_it_was(
+    cache: SharedCache,
+    conn: Connection,
+    committed: Callable[[], int],
+    change: Change,
+    wrap: Callable[[Any], Any],
+) -> None:
+    """A deferred constraint, say: nothing is invalidated."""
+    with pytest.raises(errors.RaiseException, match="no 13 here") as raised:
+        change(cache, wrap(conn), 13)
+    assert not notes(raised.value)
+    assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+    change(cache, wrap(conn), 2)
+    assert (committed(), invalidations(cache)) == (2, ["promoted"])
+
+
+@both_ways
+def test_a_transaction_begun_by_hand_that_is_refused_raises_too(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int], change: Change
+) -> None:
+    """As any commit."""
+    conn.rollback()
+    conn.autocommit = True
+    postgres.execute(conn, "BEGIN")
+    with pytest.raises(errors.RaiseException, match="no 13 here") as raised:
+        change(cache, conn, 13)
+    assert not notes(raised.value)
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+def test_a_serialization_failure_at_the_commit_invalidates_nothing(
+    cache: SharedCache, conn: Connection, pg_connect: Callable[[], Connection]
+) -> None:
+    """It is to be begun again."""
+    conn.rollback()
+    other = pg_connect()
+    for each in (conn, other):
+        each.set_session(isolation_level="SERIALIZABLE")
+        assert postgres.fetch(each, "SELECT count(*) FROM kcg_number") == [{"count": 1}]
+    for each in (conn, other):
+        postgres.execute(each, "INSERT INTO kcg_number VALUES (2)")
+    other.commit()
+    with pytest.raises(errors.SerializationFailure) as raised:
+        cache.commit_and_invalidate(conn)
+    assert not notes(raised.value)
+    assert_nothing_invalidated(cache)
+
+
+@both_ways
+@pytest.mark.parametrize("wrap", [lambda conn: conn, Proxy, Opaque])
+def test_a_connection_lost_in_the_commit_leaves_it_open_and_says_so(
+    backend: Backend, cache: SharedCache, conn: Connection, change: Change, wrap: Callable[[Any], Any]
+) -> None:
+    """The driver's error, with what to do; nobody invalidates what may not be committed."""
+    with pytest.raises(psycopg2.OperationalError) as raised:
+        change(cache, wrap(conn), 666)
+    told = notes(raised.value)
+    assert told.startswith("whether the change is committed is not known, and nothing is invalidated: look at the rows")
+    assert told.count("whether the change") == 1
+    namespace = backend.settings.namespace
+    words = ["--reason", "promoted", "--namespace", namespace, "--dataset", "numbers"]
+    assert command_in(told) == ["kcg-cache", "invalidate", *words]
+    assert_nothing_invalidated(cache)
+
+
+def test_a_connection_that_was_lost_before_leaves_nothing_open(
+    cache: SharedCache, conn: Connection, pg_connect: Callable[[], Connection], committed: Callable[[], int]
+) -> None:
+    """The server has rolled back: the driver's error says enough."""
+    set_number(conn, 2)
+    postgres.execute(pg_connect(), "SELECT pg_terminate_backend(%s, 30000)", conn.info.backend_pid)
+    with pytest.raises(psycopg2.OperationalError):
+        postgres.fetch(conn, "SELECT 1")
+    for _ in range(2):
+        with pytest.raises(psycopg2.InterfaceError) as raised:
+            cache.commit_and_invalidate(conn)
+        assert not notes(raised.value)
+        conn.close()
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+def test_an_interrupt_in_the_commit_says_that_its_outcome_is_not_known(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int]
+) -> None:
+    """The driver lets go of it only when the server has answered."""
+
+    class Interrupted(Proxy):
+        def commit(self) -> None:
+            super().commit()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        by_call(cache, Interrupted(conn), 2)
+    assert notes(raised.value).startswith("whether the change is committed is not known")
+    assert committed() == 2
+    assert_nothing_invalidated(cache)
+
+
+def test_a_wrapper_that_fails_after_its_commit_leaves_it_open(cache: SharedCache, conn: Connection) -> None:
+    """It is not the server that says no."""
+
+    class Failing(Proxy):
+        def commit(self) -> None:
+            super().commit()
+            raise LookupError
+
+    with pytest.raises(LookupError) as raised:
+        by_call(cache, Failing(conn), 2)
+    assert notes(raised.value).startswith("whether the change is committed is not known")
+    assert_nothing_invalidated(cache)
+
+
+def test_a_wrapper_that_does_not_commit_is_found_out(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int]
+) -> None:
+    """As those do that undo a test's changes."""
+
+    class Idle(Proxy):
+        def commit(self) -> None:
+            pass
+
+    with pytest.raises(ConfigurationError, match="commit\\(\\) of Idle left its transaction open") as raised:
+        by_call(cache, Idle(conn), 2)
+    assert "nothing is invalidated" in notes(raised.value)
+    assert committed() == 1
+    assert_nothing_invalidated(cache)
+
+
+def test_a_commit_that_the_driver_forbids_leaves_nothing_open(cache: SharedCache, conn: Connection) -> None:
+    """The transaction is still there."""
+    conn.rollback()
+    conn.tpc_begin("kcg")
+    set_number(conn, 2)
+    with pytest.raises(psycopg2.ProgrammingError, match="two-phase") as raised:
+        cache.commit_and_invalidate(conn)
+    assert not notes(raised.value)
+    conn.tpc_rollback()
+    assert_nothing_invalidated(cache)
