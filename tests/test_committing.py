@@ -57,10 +57,22 @@ def by_call(cache: SharedCache, conn: Any, number: int) -> Invalidation:
 
 def by_block(cache: SharedCache, conn: Any, number: int) -> Invalidation:
     with cache.invalidating(conn, reason="promoted") as change:
-        assert change.receipt is None
+        before = change.receipt
         set_number(conn, number)
+    assert before is None
     assert change.receipt is not None
     return change.receipt
+
+
+def block_that_ends_with(
+    cache: SharedCache, conn: Any, error: BaseException | None, *, doing: Callable[[], object] = lambda: None
+) -> None:
+    """Change the number, do something, and raise an error, in a block."""
+    with cache.invalidating(conn, reason="promoted"):
+        set_number(conn, 2)
+        doing()
+        if error is not None:
+            raise error
 
 
 both_ways = pytest.mark.parametrize("change", [by_call, by_block])
@@ -75,7 +87,7 @@ def conn(pg: Connection) -> Connection:
 
 
 @pytest.fixture
-def committed(conn: Connection, pg_connect: Callable[[], Connection]) -> Callable[[], int]:  # noqa: ARG001 - made first
+def committed(conn: Connection, pg_connect: Callable[[], Connection]) -> Callable[[], int]:
     """Give a function that reads the number as another session sees it."""
     other = pg_connect()
     other.autocommit = True
@@ -213,7 +225,9 @@ class Opaque:
         self.rollback = inner.rollback
 
 
-wrapped = pytest.mark.parametrize("wrap", [Proxy, lambda conn: Proxy(Proxy(conn)), Opaque], ids=["one", "two", "opaque"])
+wrapped = pytest.mark.parametrize(
+    "wrap", [Proxy, lambda conn: Proxy(Proxy(conn)), Opaque], ids=["one", "two", "opaque"]
+)
 
 
 @both_ways
@@ -307,10 +321,8 @@ def test_a_failure_that_a_block_swallowed_is_refused_and_rolled_back(
     cache: SharedCache, conn: Connection, committed: Callable[[], int]
 ) -> None:
     """The connection can be used again."""
-    with pytest.raises(ConfigurationError, match="the transaction has failed"), cache.invalidating(conn) as change:
-        set_number(conn, 2)
-        break_transaction(conn)
-    assert change.receipt is None
+    with pytest.raises(ConfigurationError, match="the transaction has failed"):
+        block_that_ends_with(cache, conn, None, doing=lambda: break_transaction(conn))
     assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
     assert committed() == 1
     assert_nothing_invalidated(cache)
@@ -321,15 +333,20 @@ def test_an_error_in_a_block_rolls_back_and_invalidates_nothing(
     cache: SharedCache, conn: Connection, committed: Callable[[], int], error: BaseException
 ) -> None:
     """It reaches the caller as it was."""
-    with pytest.raises(type(error)) as raised, cache.invalidating(conn) as change:
-        set_number(conn, 2)
-        raise error
+    with pytest.raises(type(error)) as raised:
+        block_that_ends_with(cache, conn, error)
     assert raised.value is error
     assert not notes(error)
-    assert change.receipt is None
     assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
     assert committed() == 1
     assert_nothing_invalidated(cache)
+
+
+def test_a_block_that_failed_has_no_receipt(cache: SharedCache, conn: Connection) -> None:
+    """Whoever goes on after its error can tell."""
+    with contextlib.suppress(LookupError), cache.invalidating(conn) as change:
+        raise LookupError
+    assert change.receipt is None
 
 
 def test_an_error_in_a_block_rolls_back_what_was_begun_by_hand_in_autocommit(
@@ -339,9 +356,8 @@ def test_an_error_in_a_block_rolls_back_what_was_begun_by_hand_in_autocommit(
     conn.rollback()
     conn.autocommit = True
     postgres.execute(conn, "BEGIN")
-    with pytest.raises(LookupError) as raised, cache.invalidating(conn):
-        set_number(conn, 2)
-        raise LookupError
+    with pytest.raises(LookupError) as raised:
+        block_that_ends_with(cache, conn, LookupError())
     assert not notes(raised.value)
     assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
     assert committed() == 1
@@ -355,9 +371,8 @@ def test_an_error_in_a_block_in_autocommit_tells_that_nothing_could_be_rolled_ba
     """What it changed is in force in the database, and known to nobody."""
     conn.rollback()
     conn.autocommit = True
-    with pytest.raises(LookupError) as raised, cache.invalidating(wrap(conn), reason="promoted"):
-        set_number(conn, 2)
-        raise LookupError
+    with pytest.raises(LookupError) as raised:
+        block_that_ends_with(cache, wrap(conn), LookupError())
     assert "autocommit: what was done before the error is committed" in notes(raised.value)
     assert command_in(notes(raised.value))[:4] == ["kcg-cache", "invalidate", "--reason", "promoted"]
     assert committed() == 2
@@ -368,10 +383,8 @@ def test_a_rollback_that_fails_is_told_on_the_error_of_the_block(
     cache: SharedCache, conn: Connection, committed: Callable[[], int]
 ) -> None:
     """Not in its place."""
-    with pytest.raises(LookupError) as raised, cache.invalidating(conn):
-        set_number(conn, 2)
-        conn.close()
-        raise LookupError
+    with pytest.raises(LookupError) as raised:
+        block_that_ends_with(cache, conn, LookupError(), doing=conn.close)
     assert "the rollback failed too (connection already closed)" in notes(raised.value)
     assert committed() == 1
     assert_nothing_invalidated(cache)
@@ -524,3 +537,159 @@ def test_a_commit_that_the_driver_forbids_leaves_nothing_open(cache: SharedCache
     assert not notes(raised.value)
     conn.tpc_rollback()
     assert_nothing_invalidated(cache)
+
+
+# --- committed, not yet invalidated ---------------------------------------------------------------------------------
+
+
+@both_ways
+def test_an_invalidate_that_fails_after_the_commit_says_exactly_that(
+    backend: Backend, cache: SharedCache, conn: Connection, committed: Callable[[], int], change: Change
+) -> None:
+    """And what to run."""
+    backend.down()
+    try:
+        with pytest.raises(CommittedNotInvalidated) as raised:
+            change(cache, conn, 2)
+    finally:
+        backend.up()
+    error = raised.value
+    assert isinstance(error, InvalidateError)
+    assert str(error).startswith("committed, not yet invalidated: run `kcg-cache invalidate --reason promoted ")
+    assert "at most for their TTL (300 s here), or until `kcg-cache watch` sees the change" in str(error)
+    assert error.command in str(error)
+    assert command_in(str(error)) == shlex.split(error.command)
+    assert isinstance(error.__cause__, InvalidateError)
+    assert isinstance(error.__cause__.__cause__, StoreUnreachable)
+    assert failures.code_of(error) is ExitCode.REDIS
+    assert committed() == 2
+    assert invalidations(cache) == []
+    assert conn.get_transaction_status() == TRANSACTION_STATUS_IDLE
+    assert backend.system.slept == []
+
+
+@both_ways
+def test_whatever_else_stops_the_invalidate_is_told_so_too(
+    cache: SharedCache, conn: Connection, committed: Callable[[], int], change: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A defect after the commit does not hide it."""
+
+    def fail(**_: object) -> None:
+        raise LookupError("a defect")
+
+    monkeypatch.setattr(cache._store, "invalidate", fail)
+    with pytest.raises(CommittedNotInvalidated, match=r"^committed, not yet invalidated: .* a defect$") as raised:
+        change(cache, conn, 2)
+    assert isinstance(raised.value.__cause__, LookupError)
+    assert committed() == 2
+
+
+class Impatient(TickedSystem):
+    """A host whose user presses Ctrl-C at a given moment."""
+
+    def __init__(self, moment: str) -> None:
+        super().__init__()
+        self.moment = moment
+
+    def user(self) -> str:
+        """Say who, which is asked between the commit and the deletion."""
+        if self.moment == "before the deletion":
+            raise KeyboardInterrupt
+        return super().user()
+
+    def sleep(self, seconds: float) -> None:
+        """Wait until no lease covers the old rows."""
+        if self.moment == "after the deletion":
+            raise KeyboardInterrupt
+        super().sleep(seconds)
+
+
+@both_ways
+def test_an_interrupt_between_commit_and_invalidate_says_the_same(
+    backend: Backend, conn: Connection, committed: Callable[[], int], change: Change
+) -> None:
+    """In a note, as it is nobody's to catch."""
+    cache = backend.worker(NUMBERS, system=Impatient("before the deletion"))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        change(cache, conn, 2)
+    assert notes(raised.value).startswith(
+        "committed, not yet invalidated: run `kcg-cache invalidate --reason promoted "
+    )
+    assert failures.lines_of(raised.value) == [f"KeyboardInterrupt: {notes(raised.value)}"]
+    assert committed() == 2
+    assert invalidations(cache) == []
+
+
+@both_ways
+def test_an_interrupt_of_the_wait_says_from_when_it_is_in_force(
+    backend: Backend, conn: Connection, committed: Callable[[], int], change: Change
+) -> None:
+    """Nothing is to be repeated."""
+    cache = backend.worker(NUMBERS, system=Impatient("after the deletion"))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        change(cache, conn, 2)
+    told = notes(raised.value)
+    assert told.startswith("committed and invalidated, but in force only from 2")
+    assert "not yet" not in told
+    assert (committed(), invalidations(cache)) == (2, ["promoted"])
+
+
+REASONS = {
+    "dark-vessel 3.2 promoted; it's $(here)": "dark-vessel 3.2 promoted; it's $(here)",
+    "--dataset": "--dataset",
+    "two\nlines\x1b[2J \udc80": "two lines [2J",
+    " ": "repeated after a commit",
+    None: "repeated after a commit",
+}
+
+
+@pytest.mark.parametrize(("reason", "told"), REASONS.items(), ids=map(repr, REASONS))
+def test_the_command_does_what_was_left_undone(
+    conn: Connection,
+    redis_url: str,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str | None,
+    told: str,
+) -> None:
+    """It is one line that a shell reads as it was meant, and it shows no password."""
+    unreachable = "redis://operator:hush-hush@127.0.0.1:1/0"
+    with contextlib.closing(SharedCache(unreachable, NUMBERS, kcg_cache.Settings(namespace=namespace))) as cache:
+        set_number(conn, 2)
+        with pytest.raises(CommittedNotInvalidated) as raised:
+            cache.commit_and_invalidate(conn, reason=reason)
+    assert "hush-hush" not in str(raised.value)
+    assert raised.value.command.isprintable()
+    program, *arguments = shlex.split(raised.value.command)
+    assert program == "kcg-cache"
+    monkeypatch.setenv("KCG_CACHE_REDIS_URL", redis_url)
+    assert app.run([*arguments, "--no-wait"]) == ExitCode.OK
+    with contextlib.closing(SharedCache(redis_url, NUMBERS, kcg_cache.Settings(namespace=namespace))) as cache:
+        assert invalidations(cache) == [told]
+
+
+# --- the module API -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(api, "_default", None)
+    redis = testing.fake_redis()
+    with contextlib.closing(kcg_cache.configure(redis)):
+        yield
+    redis.close()
+
+
+@pytest.mark.usefixtures("_default")
+def test_the_module_has_both_over_the_default_cache(conn: Connection, committed: Callable[[], int]) -> None:
+    """With the same arguments."""
+    set_number(conn, 2)
+    receipt = kcg_cache.commit_and_invalidate(conn, reason="the call", wait=False)
+    assert (receipt.dataset, receipt.reason, receipt.in_force) == ("active_versions", "the call", False)
+    assert committed() == 2
+    with kcg_cache.invalidating(conn, reason="the block", wait=False) as change:
+        set_number(conn, 3)
+    assert change.receipt is not None
+    assert (change.receipt.reason, change.receipt.in_force) == ("the block", False)
+    assert committed() == 3
+    assert invalidations(api.default_cache()) == ["the block", "the call"]
