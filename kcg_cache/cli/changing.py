@@ -265,7 +265,7 @@ def _show(
 
 
 def _parts(output: Output, wish: Wish, planned: Done, *, done: bool) -> Iterator[Any]:
-    yield Text(one_line(str(wish)), style="bold").append(_state(planned, done=done), style="dim")
+    yield Text.assemble((one_line(str(wish)), "bold"), (_state(planned, done=done), "dim"))
     yield from (Text(f"  {one_line(step)}") for step in planned.steps)
     yield from (Text(f"  warning: {one_line(warning)}", style="yellow") for warning in planned.warnings)
     yield ""

@@ -20,7 +20,7 @@ def parts(output: Output, changes: Iterable[Change]) -> Iterator[Any]:
     """Give a line for each row that differs, and below it one for each value."""
     for change in changes:
         sign, style = _SIGNS[change.kind]
-        yield Text(f"{sign} ", style=style).append(one_line(change.label), style="bold").append(_about(change))
+        yield Text.assemble((f"{sign} ", style), (one_line(change.label), "bold"), _about(change))
         if change.fields:
             rows = [(one_line(field.path), _value(field.old), "→", _value(field.new)) for field in change.fields]
             yield output.indented(output.grid(rows), 4)
