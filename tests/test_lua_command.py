@@ -14,6 +14,9 @@ from kcg_cache.settings import variable_of
 from tests.programs import SOURCE
 from tests.test_cli import Cli
 
+#: The schema is in the checkout.
+pytestmark = pytest.mark.checkout
+
 SCHEMA = Path(__file__).parent.parent / "docs" / "schemas" / "lua.json"
 
 
