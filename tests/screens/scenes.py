@@ -22,6 +22,22 @@ _AGAIN = """
 """
 
 
+#: Every scene, in order.
+NAMES = (
+    "show",
+    "fleet",
+    "promote-dry-run",
+    "promote",
+    "invalidate",
+    "verify",
+    "verify-different",
+    "watch",
+    "log",
+    "status",
+    "doctor",
+)
+
+
 class Screen(NamedTuple):
     """One picture: its name, the command as an operator types it, and what the terminal then shows."""
 
