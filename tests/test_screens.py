@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_every_picture_is_of_a_scene_and_on_the_page() -> None:
 def test_a_picture_is_an_svg_that_fetches_nothing(name: str) -> None:
     """It begins with its command, and a browser without a network draws it."""
     text = (PICTURES / f"{name}.svg").read_text(encoding="utf-8")
-    svg = ElementTree.fromstring(text)  # noqa: S314 - our own file
+    svg = ET.fromstring(text)  # noqa: S314 - our own file
     assert svg.tag == "{http://www.w3.org/2000/svg}svg"
     assert set(re.findall(r"https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}
     assert "kcg-cache" in "".join(svg.itertext())
