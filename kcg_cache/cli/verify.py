@@ -108,7 +108,7 @@ def _progress(*, wanted: bool) -> Iterator[Callable[[str], None]]:
 def _finding(found: Verification) -> str:
     match found.outcome:
         case "different":
-            told = "the shared rows are not the database's: if that is right, run `kcg-cache invalidate --reason …`"
+            told = "the shared rows are not the database's: if the database is right, `kcg-cache invalidate --reason …`"
         case "refused":
             assert found.shared is not None
             assert found.shared.refused is not None

@@ -106,5 +106,5 @@ class _Lines:
         # Blanks to the end, and no escape sequence: what was longer before must go.
         most = self._output.width - 1
         cut = line if cell_len(line) <= most else f"{set_cell_size(line, most - 1)}…"
+        self._open = True  # first: Ctrl-C may come as soon as the line is seen
         write(f"\r{set_cell_size(cut, most)}".encode(errors="backslashreplace"))
-        self._open = True
