@@ -463,8 +463,13 @@ def test_a_connection_lost_in_the_commit_leaves_it_open_and_says_so(
     assert_nothing_invalidated(cache)
 
 
+@pytest.mark.parametrize("wrap", [lambda conn: conn, Proxy, Opaque])
 def test_a_connection_that_was_lost_before_leaves_nothing_open(
-    cache: SharedCache, conn: Connection, pg_connect: Callable[[], Connection], committed: Callable[[], int]
+    cache: SharedCache,
+    conn: Connection,
+    pg_connect: Callable[[], Connection],
+    committed: Callable[[], int],
+    wrap: Callable[[Any], Any],
 ) -> None:
     """The server has rolled back: the driver's error says enough."""
     set_number(conn, 2)
@@ -473,7 +478,7 @@ def test_a_connection_that_was_lost_before_leaves_nothing_open(
         postgres.fetch(conn, "SELECT 1")
     for _ in range(2):
         with pytest.raises(psycopg2.InterfaceError) as raised:
-            cache.commit_and_invalidate(conn)
+            cache.commit_and_invalidate(wrap(conn))
         assert not notes(raised.value)
         conn.close()
     assert committed() == 1
@@ -508,6 +513,38 @@ def test_a_wrapper_that_fails_after_its_commit_leaves_it_open(cache: SharedCache
     with pytest.raises(LookupError) as raised:
         by_call(cache, Failing(conn), 2)
     assert notes(raised.value).startswith("whether the change is committed is not known")
+    assert_nothing_invalidated(cache)
+
+
+@pytest.mark.parametrize("name", ["pgcode", "sqlstate"])
+@pytest.mark.parametrize(
+    ("code", "lost", "known"),
+    [
+        ("08007", False, False),
+        ("40003", False, False),
+        ("57P02", False, False),
+        ("XX000", True, False),
+        ("XX000", False, True),
+        ("40001", False, True),
+    ],
+)
+def test_the_code_of_an_error_tells_whether_its_outcome_is_known(
+    cache: SharedCache, conn: Connection, name: str, code: str, *, lost: bool, known: bool
+) -> None:
+    """A server's error is its answer, unless it says otherwise or the connection went with it (a crash)."""
+
+    class Refused(Proxy):
+        def commit(self) -> None:
+            super().rollback()
+            if lost:
+                self._connection.close()
+            error = LookupError(code)
+            setattr(error, name, code)
+            raise error
+
+    with pytest.raises(LookupError) as raised:
+        by_call(cache, Refused(conn), 2)
+    assert (notes(raised.value) == "") == known
     assert_nothing_invalidated(cache)
 
 
