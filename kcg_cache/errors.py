@@ -13,6 +13,7 @@
     │   └── StoreReplyError       an answer that is not what this library's scripts give
     ├── InvalidateError           an invalidate that nobody can vouch for (PROTOCOL R9): repeat it
     ├── EntryError                a payload or an entry that is not what it says (PROTOCOL R14)
+    ├── StandbyError              a watcher was given a PostgreSQL standby, whose rows may be old
     └── EmbeddedError             a server of the demo or the tests did not start
 
 A reader meets `ConfigurationError`, `DatasetError` and whatever its own database connection raises; never a
@@ -71,6 +72,10 @@ class EntryError(CacheError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class StandbyError(CacheError):
+    """A watcher was given a standby; the message says what to give instead."""
 
 
 class EmbeddedError(CacheError):

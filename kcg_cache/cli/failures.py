@@ -10,6 +10,7 @@ from kcg_cache.errors import (
     DatasetError,
     EmbeddedError,
     InvalidateError,
+    StandbyError,
     StoreError,
 )
 
@@ -18,7 +19,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitC
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
     ((ConfigurationError, EmbeddedError), ExitCode.CONFIGURATION),
     ((StoreError, InvalidateError), ExitCode.REDIS),
-    ((*postgres.ERRORS, DatasetError), ExitCode.POSTGRES),
+    ((*postgres.ERRORS, DatasetError, StandbyError), ExitCode.POSTGRES),
 )
 
 
