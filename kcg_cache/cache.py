@@ -672,6 +672,14 @@ class SharedCache:
         """Look at what Redis holds for this dataset; raises `StoreError`."""
         return self._store.inspect(events)
 
+    def watch(self, holder: str, seconds: float) -> bool:
+        """Claim the watch of this dataset for so long, or keep it; False while it is another's. Raises `StoreError`."""
+        return self._store.watch(holder, max(1, round(seconds * 1000)))
+
+    def unwatch(self, holder: str) -> bool:
+        """Give the watch back at once; False when it was another's by now. Raises `StoreError`."""
+        return self._store.unwatch(holder)
+
     def server(self) -> dict[str, str]:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()

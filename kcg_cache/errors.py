@@ -15,6 +15,7 @@
     │   └── CommittedNotInvalidated   the change before it is committed all the same
     ├── ChangeRefused             a promotion or the like that the rows do not allow: nothing was changed
     ├── EntryError                a payload or an entry that is not what it says (PROTOCOL R14)
+    ├── StandbyError              a watcher was given a PostgreSQL standby, whose rows may be old
     └── EmbeddedError             a server of the demo or the tests did not start
 
 A reader meets `ConfigurationError`, `DatasetError` and whatever its own database connection raises; never a
@@ -86,6 +87,10 @@ class EntryError(CacheError):
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class StandbyError(CacheError):
+    """A watcher was given a standby; the message says what to give instead."""
 
 
 class EmbeddedError(CacheError):

@@ -11,6 +11,7 @@ key                 type    lives                        written by
 ``…:events``        stream  one day after the last one   publish, release, invalidate: wakes waiters, no evidence
 ``…:invalidations`` stream  for good, capped             invalidate: who, where, why, when
 ``…:fleet``         hash    one hour after the last one  read, publish: who reads; no evidence, and never a KEY (below)
+``…:watch``         string  the watch's ttl, renewed     watch; deleted by unwatch: which watcher reads the database
 ``…:guard``         none    never exists                 every script that decides deletes it first (R2)
 ==================  ======  ===========================  =========================================================
 
@@ -56,6 +57,7 @@ class Keys(NamedTuple):
     invalidations: str
     guard: str
     fleet: str
+    watch: str
 
     @classmethod
     def of(cls, namespace: str, dataset: str) -> "Keys":
@@ -68,4 +70,5 @@ class Keys(NamedTuple):
             invalidations=f"{tag}:invalidations",
             guard=f"{tag}:guard",
             fleet=f"{tag}:fleet",
+            watch=f"{tag}:watch",
         )

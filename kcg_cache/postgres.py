@@ -280,8 +280,10 @@ CONNECT_TIMEOUT = 5
 
 
 @contextlib.contextmanager
-def connect(dsn: str = "") -> Iterator[Any]:
+def connect(dsn: str = "", **defaults: int) -> Iterator[Any]:
     """Open a connection for a program of ours and close it; an empty `dsn` leaves all to libpq's environment.
+
+    `defaults` are parameters of libpq that the `dsn` may say otherwise.
 
     Raises one of `ERRORS`, and `ConfigurationError` for what is no connection string. That is not shown: what
     stands in the wrong place of it may be the password.
@@ -297,6 +299,7 @@ def connect(dsn: str = "") -> Iterator[Any]:
             "with special characters of a password quoted (it is not shown, as it may hold one)"
         )
     ours: dict[str, Any] = {"fallback_application_name": "kcg-cache"}
+    ours |= {name: value for name, value in defaults.items() if name not in given}
     if "connect_timeout" not in given and "PGCONNECT_TIMEOUT" not in os.environ:
         ours["connect_timeout"] = CONNECT_TIMEOUT
     with contextlib.closing(psycopg2.connect(dsn, **ours)) as connection:

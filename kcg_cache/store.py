@@ -425,6 +425,16 @@ class Store:
             _deleted,
         )
 
+    def watch(self, holder: str, ttl_ms: int) -> bool:
+        """Claim the watch for `ttl_ms`, or keep it; False while it is another's (`lua/watch.lua`)."""
+        return self._run(
+            "watch", {"holder": holder, "ttl_ms": ttl_ms}, lambda reply: reply["status"] in (b"CLAIMED", b"KEPT")
+        )
+
+    def unwatch(self, holder: str) -> bool:
+        """Give the watch back at once; False when it was another's by now."""
+        return self._run("unwatch", {"holder": holder}, lambda reply: bool(reply["status"] == b"RELEASED"))
+
     def inspect(self, events: int) -> State:
         """Look at what is there; the newest `events` of each stream."""
         return self._run("inspect", {"count": events}, _state)

@@ -10,6 +10,7 @@ from kcg_cache.answers import Current, Fill, Floor, Question, Wait
 from kcg_cache.errors import StoreError
 from kcg_cache.store import Store
 from tests.conftest import Backend, real_client
+from tests.waiting import eventually
 
 HOUR_US = 3_600_000_000
 
@@ -449,7 +450,7 @@ def test_a_decoding_client_gets_payloads_as_bytes(backend: Backend) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("name", ["read", "publish", "renew", "release", "invalidate"])
+@pytest.mark.parametrize("name", ["read", "publish", "renew", "release", "invalidate", "watch", "unwatch"])
 def test_the_first_command_of_every_script_that_decides_is_the_harmless_write(name: str) -> None:
     """Before it reads anything (R2)."""
     body = lua.load(name).text
@@ -628,3 +629,20 @@ def test_an_entry_is_kept_for_stale_if_error_past_its_ttl(backend: Backend) -> N
     """Else there would be nothing to serve when a load fails (R15)."""
     fill(Store(backend.client, "numbers", backend.settings.replace(stale_if_error=60)))
     assert 300_000 < backend.client.pttl(backend.keys.entry) <= 360_000
+
+
+def test_one_watcher_has_the_watch_until_it_gives_it_back_or_is_silent(store: Store, backend: Backend) -> None:
+    """Whoever has it keeps it by asking again; nobody takes it from another, or gives another's back."""
+    assert [store.watch(holder, 60_000) for holder in ("a", "b", "a")] == [True, False, True]
+    assert 0 < backend.client.pttl(backend.keys.watch) <= 60_000
+    assert [store.unwatch("b"), store.watch("b", 60_000), store.unwatch("a")] == [False, False, True]
+    assert [store.unwatch("a"), store.watch("b", 1)] == [False, True]
+    assert eventually(lambda: store.watch("a", 60_000))
+
+
+def test_a_foreign_type_in_the_watch_s_place_is_nobody_s(store: Store, backend: Backend) -> None:
+    """It would keep every watcher from watching."""
+    backend.client.hset(backend.keys.watch, "a", "b")
+    assert not store.unwatch("a")
+    assert store.watch("a", 60_000)
+    assert backend.client.get(backend.keys.watch) == b"a"

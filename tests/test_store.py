@@ -90,6 +90,7 @@ def test_all_keys_of_a_dataset_carry_one_hash_tag() -> None:
         invalidations="{kcg:active_versions}:invalidations",
         guard="{kcg:active_versions}:guard",
         fleet="{kcg:active_versions}:fleet",
+        watch="{kcg:active_versions}:watch",
     )
 
 

@@ -11,6 +11,7 @@ from kcg_cache.errors import (
     DatasetError,
     EmbeddedError,
     InvalidateError,
+    StandbyError,
     StoreError,
 )
 
@@ -20,7 +21,7 @@ _CODES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], ExitC
     (ChangeRefused, ExitCode.FINDING),
     ((ConfigurationError, EmbeddedError), ExitCode.CONFIGURATION),
     ((StoreError, InvalidateError), ExitCode.REDIS),
-    ((*postgres.ERRORS, DatasetError), ExitCode.POSTGRES),
+    ((*postgres.ERRORS, DatasetError, StandbyError), ExitCode.POSTGRES),
 )
 
 
