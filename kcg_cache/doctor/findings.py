@@ -80,6 +80,7 @@ CHECKS: dict[str, Check] = {
         "presence",
         "its processes are not in `kcg-cache fleet`, and nobody can see whether they have taken up a change",
     ),
+    "KCG-A05": Check("Rights in Redis", "a watcher's rights", "`kcg-cache watch` fails without them"),
     "KCG-E01": Check("The entry", "taken by readers", "an entry that readers refuse is loaded anew by each of them"),
     "KCG-E02": Check("The entry", "size", "a payload over max_payload is not shared: every process loads for itself"),
     "KCG-E03": Check(

@@ -9,7 +9,7 @@ from kcg_cache.keys import Keys
 Command = tuple[str, ...]
 
 #: The finding of each role.
-CODES = {"worker": "KCG-A01", "operator": "KCG-A02", "viewer": "KCG-A03"}
+CODES = {"worker": "KCG-A01", "operator": "KCG-A02", "viewer": "KCG-A03", "watcher": "KCG-A05"}
 ROLES = tuple(CODES)
 
 #: What the scripts of a role run on which key, and what is sent beside them; the words after the key are only filled
@@ -18,6 +18,7 @@ _SCRIPTS = {
     "worker": ("read", "publish", "renew", "release"),
     "operator": ("invalidate",),
     "viewer": ("inspect",),
+    "watcher": ("watch", "unwatch"),
 }
 
 
@@ -65,6 +66,19 @@ def commands_of(role: str, keys: Keys) -> tuple[Command, ...]:
             *log,
             ("XADD", invalidations, "*", "a", "b"),
             ("DEL", invalidations),
+        )
+    if role == "watcher":
+        # It looks as a viewer does, and withdraws as an operator does.
+        return (
+            *scripts,
+            ("DEL", guard),
+            ("GET", keys.watch),
+            ("SET", keys.watch, "x", "PX", "1"),
+            ("PTTL", keys.watch),
+            ("PEXPIRE", keys.watch, "1"),
+            ("DEL", keys.watch),
+            *commands_of("operator", keys),
+            *commands_of("viewer", keys),
         )
     return (
         *scripts,
