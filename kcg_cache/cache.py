@@ -681,8 +681,14 @@ class SharedCache:
         The invalidate is in force by itself (`Invalidation.wait`), whatever the fleet tells: this shows who reads the
         new rows already. `progress` is given every look. It ends when the invalidate is in force and nobody is pending.
 
-        Raises `StoreError` when the time ended while Redis could not be asked.
+        Raises `StoreError` when the time ended while Redis could not be asked; `ConfigurationError` for what is no
+        time, or for a receipt of another dataset.
         """
+        given: Any = seconds
+        if not (isinstance(given, (int, float)) and 0 <= given <= _LONGEST_AGE):
+            raise ConfigurationError(f"seconds is {seconds!r}; allowed: seconds, 0 to {_LONGEST_AGE:g}")
+        if receipt.dataset != self.dataset.name:
+            raise ConfigurationError(f"the receipt is of {receipt.dataset!r}; this cache is of {self.dataset.name!r}")
         return fleet.wait(self.fleet, receipt, seconds, self._system, progress)
 
     def close(self) -> None:

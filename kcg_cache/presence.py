@@ -41,8 +41,8 @@ class Presence:
         self._begin()
 
     def _begin(self) -> None:
-        self._reader = ""
-        self._static = b""
+        # Its name among the readers and what it tells each time; made once, by whichever thread is first.
+        self._introduction: dict[str, tuple[str, bytes]] = {}
         self._totals = self._counted()
         self._totals_at: float | None = None
         # The digest that Redis was last told together with an answer that settled it, and when.
@@ -66,8 +66,7 @@ class Presence:
         often = self._settings.lease < REPORT_EVERY and not always
         if often and known is not None and known == self._told and at < self._told_at + REPORT_EVERY:
             return None
-        if not self._static:
-            self._introduce()
+        reader, static = self._introduction.get("") or self._introduction.setdefault("", self._introduced())
         totals = self._counted()
         told = {
             name: now - before for name, now, before in zip(COUNTS, totals, self._totals, strict=True) if now != before
@@ -78,8 +77,8 @@ class Presence:
         if copy is not None and copy.identity is None:
             dynamic["private_ms"] = max(0, round((at - copy.snapshot.as_of) * 1000))
         held = at - self._held_since if known is not None and known == self._held else 0.0
-        presence = self._static + orjson.dumps(dynamic)[1:]
-        return Report(self._reader, max(0, round(held * 1e6)), presence, totals, at)
+        presence = static + orjson.dumps(dynamic)[1:]
+        return Report(reader, max(0, round(held * 1e6)), presence, totals, at)
 
     def told(self, report: Report, digest: str | None) -> None:
         """Note that Redis has a report; `digest` is that of the rows which came with its answer, None for none yet.
@@ -94,7 +93,7 @@ class Presence:
         counts = self._metrics.as_dict()
         return tuple(sum(counts[name] for name in names) for names in COUNTS.values())
 
-    def _introduce(self) -> None:
+    def _introduced(self) -> tuple[str, bytes]:
         """Make what stays the same for as long as this process lives."""
         settings = self._settings
         static = {
@@ -108,5 +107,4 @@ class Presence:
                 "signed": bool(settings.signing_keys),
             },
         }
-        self._reader = self._system.reader()
-        self._static = orjson.dumps(static)[:-1] + b","
+        return self._system.reader(), orjson.dumps(static)[:-1] + b","

@@ -72,7 +72,10 @@ def operator(cli: Cli) -> Iterator[SharedCache]:
 
 @pytest.fixture
 def plant(cli: Cli, client: Any) -> Callable[..., None]:
-    """Give a function that leaves the presence of a process that is not there, last seen in so many seconds."""
+    """Give a function that leaves the presence of a process that is not there, last seen in so many seconds.
+
+    From the future, it stays within its lease however long the machine takes.
+    """
 
     def leave(seconds: float, kind: str, *, loaded: float | None = None, reader: str = "0" * 16, **told: Any) -> None:
         now, micros = client.time()
@@ -183,7 +186,7 @@ def test_who_was_given_older_rows_than_are_shared_is_a_finding(
     """It must not be, and whoever watches for it has an exit code."""
     with contextlib.closing(psycopg2.connect(given["dsn"])) as conn:
         operator.read(conn)
-    plant(1.0, "SAME", loaded=-100.0)
+    plant(60.0, "SAME", loaded=-100.0)
     ended = cli("fleet", "--json")
     assert ended.code == ExitCode.FINDING
     (reader,) = valid(json.loads(ended.out), "fleet")["readers"]
@@ -193,9 +196,9 @@ def test_who_was_given_older_rows_than_are_shared_is_a_finding(
 
 def test_whatever_stands_in_a_record_is_shown_as_it_is(cli: Cli, plant: Callable[..., None], client: Any) -> None:
     """Korean is aligned, control characters are spelt, junk is counted."""
-    plant(0.0, "FILL", host="호스트", application="탐지기", counts={"cut_off": 1, "private": 2, "database": 3})
-    plant(0.0, "WAIT", reader="1" * 16, host="\x1b[2Jevil\nhost", application="[bold]x", counted_seconds=1)
-    plant(0.0, "FILL", reader="2" * 16, host="private", private_ms=100)
+    plant(60.0, "FILL", host="호스트", application="탐지기", counts={"cut_off": 1, "private": 2, "database": 3})
+    plant(60.0, "WAIT", reader="1" * 16, host="\x1b[2Jevil\nhost", application="[bold]x", counted_seconds=1)
+    plant(60.0, "FILL", reader="2" * 16, host="private", private_ms=100)
     client.hset(Keys.of(cli.namespace, "active_versions").fleet, "junk", "junk")
     document = valid(cli.json("fleet"), "fleet")
     assert document["unreadable"] == 1
@@ -276,7 +279,7 @@ def test_who_loads_is_pending_until_it_has_loaded(given: dict[str, Any], operato
 
 def test_without_the_option_the_receipt_has_no_fleet(cli: Cli, plant: Callable[..., None]) -> None:
     """Nobody is waited for."""
-    plant(5.0, "FILL")
+    plant(60.0, "FILL")
     document = valid(cli.json("invalidate", "--reason", "x", "--no-wait"), "invalidate")
     assert document["fleet"] is None
     assert valid(cli.json("invalidate", "--reason", "x"), "invalidate")["fleet"] is None
@@ -284,10 +287,10 @@ def test_without_the_option_the_receipt_has_no_fleet(cli: Cli, plant: Callable[.
 
 def test_who_has_not_taken_it_up_in_time_is_named_and_fails(cli: Cli, plant: Callable[..., None]) -> None:
     """The rows are withdrawn all the same, and the receipt says so."""
-    plant(5.0, "FILL", pid=77)
-    plant(5.0, "WAIT", reader="1" * 16, pid=78)
+    plant(60.0, "FILL", pid=77)
+    plant(60.0, "WAIT", reader="1" * 16, pid=78)
     plant(-5.0, "SAME", reader="2" * 16, pid=79, loaded=-100.0)
-    plant(5.0, "ROWS", reader="3" * 16, pid=80, loaded=5.0)
+    plant(60.0, "ROWS", reader="3" * 16, pid=80, loaded=60.0)
     ended = cli("invalidate", "--reason", "x", "--wait-for-fleet", "200ms")
     assert ended.code == ExitCode.FINDING
     assert ended.err == (
@@ -306,7 +309,7 @@ def test_who_has_not_taken_it_up_in_time_is_named_and_fails(cli: Cli, plant: Cal
 
 def test_old_rows_after_the_deletion_are_a_finding_of_their_own(cli: Cli, plant: Callable[..., None]) -> None:
     """It must not be."""
-    plant(5.0, "SAME", loaded=-5.0)
+    plant(60.0, "SAME", loaded=-5.0)
     ended = cli("invalidate", "--reason", "x", "--wait-for-fleet", "100ms")
     assert ended.code == ExitCode.FINDING
     assert "1 process was given old rows after the deletion, which must not be: ghost:77" in ended.err
@@ -314,11 +317,11 @@ def test_old_rows_after_the_deletion_are_a_finding_of_their_own(cli: Cli, plant:
 
 def test_a_terminal_shows_who_is_waited_for(cli: Cli, plant: Callable[..., None]) -> None:
     """On one line, which goes when the last one has taken it up."""
-    plant(5.0, "FILL")
+    plant(60.0, "FILL")
     with cli.on_terminal("invalidate", "--reason", "x", "--wait-for-fleet", LONG, columns=90) as terminal:
         terminal.until("waiting until every reader's lease has ended")
         terminal.until("0 of 1 on the new rows; not yet: ghost:77 (loads)")
-        plant(6.0, "PUBLISHED", loaded=5.0)
+        plant(60.0, "PUBLISHED", loaded=60.0)
         screen = terminal.rest()
         assert terminal.process.wait() == 0
     assert re.search(r"on the new rows +1 of 1 process", ANSI.sub("", screen))
@@ -328,7 +331,7 @@ def test_interrupted_while_it_waits_for_the_fleet_says_that_it_is_in_force(
     cli: Cli, plant: Callable[..., None]
 ) -> None:
     """Nothing is left to be done but to look."""
-    plant(5.0, "FILL")
+    plant(60.0, "FILL")
     with cli.on_terminal("invalidate", "--reason", "x", "--wait-for-fleet", LONG) as terminal:
         terminal.until("not yet: ghost:77")
         terminal.process.send_signal(signal.SIGINT)

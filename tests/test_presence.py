@@ -4,7 +4,10 @@ import os
 import re
 import secrets
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import kcg_cache
-from kcg_cache import Invalidation, SharedCache, lua
+from kcg_cache import ConfigurationError, Invalidation, SharedCache, lua, testing
 from kcg_cache.answers import Question, Report, State
 from kcg_cache.errors import StoreError, StoreReplyError
 from kcg_cache.fleet import Fleet, FleetReceipt, Reader, parsed, seen, taken_up
@@ -22,6 +25,7 @@ from kcg_cache.presence import COUNTS, REPORT_EVERY
 from kcg_cache.system import SYSTEM, System
 from tests.conftest import Backend, real_client
 from tests.doubles import TickedSystem, fail, version_of
+from tests.waiting import eventually
 
 DIGEST, OTHER = "a" * 32, "b" * 32
 SECOND = 1_000_000
@@ -178,6 +182,34 @@ def test_who_was_told_to_load_or_to_wait_tells_at_once_when_it_has_rows(backend:
     other.read(None)
     worker.read(None)
     assert only(worker).kind == "SAME"
+
+
+@pytest.mark.parametrize("options", [{"decode_responses": True}, {"protocol": 3}])
+def test_any_client_gives_the_fleet(backend: Backend, options: dict[str, Any]) -> None:
+    """One that decodes what it is given, or speaks the newer protocol."""
+    if backend.name == "fakeredis":
+        client = testing.fake_redis(**options)
+    else:
+        kwargs = backend.client.connection_pool.connection_kwargs
+        client = real_client(f"redis://:{kwargs['password']}@{kwargs['host']}:{kwargs['port']}/0", **options)
+    cache = SharedCache(client, backend.source.dataset(), backend.settings, system=backend.system)
+    cache.read(None)
+    assert only(cache).kind == "PUBLISHED"
+    client.close()
+
+
+def test_threads_that_begin_together_are_one_reader(backend: Backend) -> None:
+    """Each has a question of its own when it is forced, and they introduce themselves at once."""
+    worker = backend.worker(system=System())
+    barrier = threading.Barrier(8)
+
+    def read(_: int) -> None:
+        barrier.wait()
+        worker.read(None, force=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read, range(8)))
+    assert len(records(backend)) == 1
 
 
 def test_a_fork_is_another_reader(backend: Backend) -> None:
@@ -348,6 +380,20 @@ def test_readers_are_no_more_than_so_many(backend: Backend) -> None:
     newest = max(reader.seen_us for reader in worker.fleet().readers)
     assert newest > _now_us(backend) - 30 * SECOND
     assert 0 < backend.client.pttl(backend.keys.fleet) <= 3_600_000
+
+
+def test_the_hash_lives_for_as_long_as_somebody_asks(backend: Backend) -> None:
+    """One reader is enough, and a life that somebody else took away or shortened comes back."""
+    worker = backend.worker()
+    worker.read(None)
+    backend.client.persist(backend.keys.fleet)
+
+    def asked_and_bounded() -> bool:
+        backend.system.tick(1.0)
+        worker.read(None)
+        return bool(backend.client.pttl(backend.keys.fleet) > 3_000_000)
+
+    eventually(asked_and_bounded)
 
 
 def test_who_does_not_ask_any_more_is_forgotten(backend: Backend) -> None:
@@ -626,6 +672,20 @@ def test_a_redis_that_does_not_answer_until_the_end_is_raised(backend: Backend) 
         waited(backend, Polls(PENDING, DOWN), receipt_of(AT), 1.0)
 
 
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf"), "10s", None])
+def test_a_time_to_wait_that_is_none_is_refused(backend: Backend, seconds: Any) -> None:
+    """Before anything is asked."""
+    with pytest.raises(ConfigurationError, match="seconds is"):
+        backend.worker().wait_for_fleet(receipt_of(AT), seconds)
+
+
+def test_a_receipt_of_another_dataset_is_refused(backend: Backend) -> None:
+    """Its time says nothing of these readers."""
+    receipt = replace(receipt_of(AT), dataset="letters")
+    with pytest.raises(ConfigurationError, match="'letters'"):
+        backend.worker().wait_for_fleet(receipt, 1.0)
+
+
 def test_readers_are_pending_until_they_ask_and_then_new(backend: Backend) -> None:
     """On the real clock: who reads on, who does not, and who comes late."""
     readers = [backend.worker(system=System()) for _ in range(3)]
@@ -634,7 +694,8 @@ def test_readers_are_pending_until_they_ask_and_then_new(backend: Backend) -> No
         reader.read(None)
     receipt = operator.invalidate(wait=False)
     early = operator.wait_for_fleet(receipt, 0.0)
-    assert (len(early.pending), early.complete) == (3, False)
+    assert early.new == early.lagging == ()
+    assert len(early.pending) + len(early.silent) == 3
     receipt.wait()
     for reader in readers[:2]:
         assert reader.read(None).shared
@@ -642,7 +703,7 @@ def test_readers_are_pending_until_they_ask_and_then_new(backend: Backend) -> No
     assert late.complete
     assert (len(late.new), len(late.silent), len(late.lagging)) == (2, 1, 0)
     assert {reader.id for reader in late.new} == {
-        reader._presence._reader for reader in readers[:2] if reader._presence is not None
+        reader._presence._introduction[""][0] for reader in readers[:2] if reader._presence is not None
     }
 
 

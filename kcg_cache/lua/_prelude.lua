@@ -89,7 +89,9 @@ local function leave_presence(fleet_key, reader, time, kind, digest, loaded_at, 
     added = redis.pcall('HSET', fleet_key, reader, record)
   end
   if type(added) == 'table' then return end
-  redis.pcall('PEXPIRE', fleet_key, FLEET_TTL_MS)
+  -- Of those who are there already about every eighth prolongs it: each would cost the server, and its replicas, as much
+  -- as the record itself.
+  if added == 1 or time % 8 == 0 then redis.pcall('PEXPIRE', fleet_key, FLEET_TTL_MS) end
   if added == 0 then return end
   -- A new one. Each looks at a few others by chance and drops those that are forgotten: a restart of a thousand
   -- processes costs no scan of them all, and what is forgotten goes sooner than new ones come.
