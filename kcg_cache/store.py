@@ -266,7 +266,7 @@ class Store:
                 stacklevel=3,
             )
         #: Seconds that one call may wait for an event: less than would be taken for a server that does not answer.
-        self._longest_block = min(settings.redis_timeout, self._socket_timeout) / 2
+        self._longest_block = min(self._settings.redis_timeout, self._socket_timeout) / 2
         self._fixed = {
             "ttl_ms": _ms(settings.ttl),
             "stale_ms": _ms(settings.stale_if_error),

@@ -106,8 +106,8 @@ class Follower:
 
 
 @contextlib.contextmanager
-def following(cli: Cli, *arguments: str) -> Iterator[Follower]:
-    """Run ``log --follow`` in a pipe; nothing that it says is lost."""
+def following(cli: Cli, *arguments: str, may_say_more: bool = False) -> Iterator[Follower]:
+    """Run ``log --follow`` in a pipe; nothing that it says is lost, and in the end all was asked for."""
     process = cli.start("log", "--follow", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     follower = Follower(process)
 
@@ -127,7 +127,8 @@ def following(cli: Cli, *arguments: str) -> Iterator[Follower]:
         process.wait(_SECONDS)
         for thread in threads:
             thread.join()
-        assert (list(follower.out.queue), list(follower.err.queue)) == ([], [])
+        assert list(follower.out.queue) == []
+        assert may_say_more or list(follower.err.queue) == []
     finally:
         process.kill()
         for thread in threads:
@@ -449,7 +450,8 @@ def test_follow_shows_only_what_is_asked_for(cli: Cli, shared: Shared) -> None:
 
 def test_many_at_once_are_followed_in_pages(cli: Cli, shared: Shared) -> None:
     """More than a page that comes while it is stopped is there, in order, each once."""
-    with following(cli, "--json") as follower:
+    # Stopped for longer than a call may take, it may say that Redis did not answer.
+    with following(cli, "--json", may_say_more=True) as follower:
         shared.invalidate("first")
         assert follower.next_json()["reason"] == "first"
         follower.process.send_signal(signal.SIGSTOP)
@@ -460,8 +462,6 @@ def test_many_at_once_are_followed_in_pages(cli: Cli, shared: Shared) -> None:
         while len(told) < 300:
             told.append(follower.next_json()["reason"])
         assert told == [f"number {number}" for number in range(300)]
-        while not follower.err.empty():  # stopped for longer than a call may take, it may have lost its connection
-            follower.err.get()
         assert follower.end() == ExitCode.INTERRUPTED
 
 

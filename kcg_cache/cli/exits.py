@@ -19,7 +19,8 @@ class ExitCode(enum.IntEnum):
     OK = 0, "done; for an invalidate: the deletion is confirmed and, unless --no-wait, in force"
     FINDING = (
         1,
-        "done, but the answer is no: rows not shared, a process not on the new rows, a promise broken, a warning",
+        "done, but the answer is no: rows not shared or not the database's, a process not on the new rows, a change refused, "
+        "a warning",
     )
     USAGE = 2, "the command line is wrong; nothing was done"
     REDIS = 3, "Redis was not reachable or refused; an invalidate is not confirmed"
