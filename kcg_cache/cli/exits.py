@@ -17,11 +17,7 @@ class ExitCode(enum.IntEnum):
         return member
 
     OK = 0, "done; for an invalidate: the deletion is confirmed and, unless --no-wait, in force"
-    FINDING = (
-        1,
-        "done, but the answer is no: rows not shared or not the database's, a process not on the new rows, a change refused, "
-        "a warning",
-    )
+    FINDING = 1, "done, but the answer is no: a difference, a warning, a process behind, a change refused"
     USAGE = 2, "the command line is wrong; nothing was done"
     REDIS = 3, "Redis was not reachable or refused; an invalidate is not confirmed"
     POSTGRES = 4, "PostgreSQL was not reachable or refused, or its rows cannot be shared"
