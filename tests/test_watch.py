@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg2
@@ -16,6 +18,7 @@ from kcg_cache.errors import ConfigurationError, StandbyError
 from kcg_cache.listening import Stop
 from kcg_cache.watcher import Event, Health, Retry, Watcher
 from tests.doubles import TickedSystem
+from tests.pooling import PGBOUNCER, pgbouncer
 from tests.waiting import eventually
 
 #: An interval that no test lives to see the end of.
@@ -36,6 +39,7 @@ class Watching:
         self.beats: list[Health] = []
         self.error: BaseException | None = None
         self.cache = cache
+        self.closed = False
         self.stop = Stop()
         self.watcher = Quick(
             cache,
@@ -73,6 +77,10 @@ class Watching:
         return self.beats[-1].rounds if self.beats else 0
 
     def close(self) -> None:
+        """Stop it, once."""
+        if self.closed:
+            return
+        self.closed = True
         self.stop.set()
         self.thread.join(60)
         assert not self.thread.is_alive()
@@ -379,3 +387,28 @@ def test_tries_are_spread_and_further_apart_each_time() -> None:
     assert waits == [most * (1 + chance) / 2 for most, chance in zip(longest, chances, strict=True)]
     assert [retry.over(), retry.over()] == [True, False]
     assert retry.next() <= 0.2
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer on this machine")
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_behind_a_pooler_that_pools_transactions_it_polls_and_warns(
+    start: Start, dsn: str, reader: SharedCache, mode: str
+) -> None:
+    """A notification goes to whichever server process listens, and that one is nobody's between two transactions."""
+    change(dsn, queries.load("notify"))
+    before = digest_of(reader, dsn)
+    # Not pytest's own directory, which is its user's alone.
+    with tempfile.TemporaryDirectory(prefix="kcg-pgbouncer-") as place, pgbouncer(dsn, mode, Path(place)) as address:
+        watching = start(address, 0.3 if mode == "transaction" else NEVER)
+        watching.await_event("equal")
+        promote(dsn)
+        found = watching.await_event("invalidated")
+        assert found.details["replaced"] == before
+        if mode == "session":
+            assert (len(watching.told("listening")), watching.told("polling")) == (1, [])
+            assert found.details["causes"] == ["notification"]
+        else:
+            assert "give the server's own address" in watching.await_event("polling").text
+            assert found.details["causes"] == ["interval"]
+            assert watching.told("listening") == []
+        watching.close()
