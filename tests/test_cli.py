@@ -246,6 +246,7 @@ def test_the_commands_are_these() -> None:
         "enable",
         "disable",
         "reload",
+        "watch",
         "doctor",
         "sql",
         "lua",

@@ -33,6 +33,7 @@ from kcg_cache.cli.sql import sql
 from kcg_cache.cli.status import status
 from kcg_cache.cli.streams import say, write
 from kcg_cache.cli.verify import verify
+from kcg_cache.cli.watch import watch
 
 PROGRAM = "kcg-cache"
 #: typer's own errors of usage, by the one name that is public; which module defines them depends on its release.
@@ -105,6 +106,7 @@ for _command in (
     enable,
     disable,
     reload,
+    watch,
     doctor,
     sql,
     lua,
