@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import redis
+
 from kcg_cache import Settings, SharedCache, queries
 from tests.screens.stage import Stage, StageError
 from tests.waiting import eventually
@@ -69,6 +71,7 @@ def play(stage: Stage) -> Iterator[Screen]:
     yield _watch(stage, cache)
     yield _screen(stage, "log", 0, "log")
     yield _screen(stage, "status", 0, "status")
+    _neglect(stage)
     yield _screen(stage, "doctor", 1, "doctor")
     cache.close()
 
@@ -79,6 +82,14 @@ def _screen(stage: Stage, name: str, expected: int, *arguments: str) -> Screen:
     if code != expected:
         raise StageError(f"{command} ended with {code}, not {expected}:\n{shown}")
     return Screen(name, command, shown)
+
+
+def _neglect(stage: Stage) -> None:
+    """Leave both servers as they should not be, for the doctor."""
+    with redis.Redis.from_url(stage.redis) as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("tcp-keepalive", 0)
+    stage.change("ALTER TABLE kcg.detection_models DISABLE TRIGGER kcg_notify_changed")
 
 
 def _watch(stage: Stage, cache: SharedCache) -> Screen:
