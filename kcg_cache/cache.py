@@ -672,6 +672,11 @@ class SharedCache:
         """Look at what Redis holds for this dataset; raises `StoreError`."""
         return self._store.inspect(events)
 
+    def check_invalidates(self) -> None:
+        """Raise `StoreError` where an invalidate would fail now: before a change, which it would come too late for."""
+        self._store.inspect(1)
+        self._store.check_deletes()
+
     def server(self) -> dict[str, str]:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()
