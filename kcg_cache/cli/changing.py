@@ -221,7 +221,7 @@ def _made(
         if not done.steps:
             conn.rollback()
             return done, None
-        return done, _committed(cache, options, conn, options.reason or str(wish))
+        return done, _committed(cache, options, conn, wish, done)
 
 
 def _in_force(cache: SharedCache, options: _Options, receipt: Invalidation) -> withdrawing.Withdrawn:
@@ -268,8 +268,9 @@ def _rolled_back(conn: Any) -> None:
         say("warning: the connection was lost; PostgreSQL rolls back what was not committed")
 
 
-def _committed(cache: SharedCache, options: _Options, conn: Any, reason: str) -> Invalidation:
+def _committed(cache: SharedCache, options: _Options, conn: Any, wish: Wish, done: Done) -> Invalidation:
     """Commit, then withdraw; where the commit was not answered, PostgreSQL is asked what became of it."""
+    reason = options.reason or str(wish)
     transaction = outcome.transaction_of(conn)
     try:
         return cache.commit_and_invalidate(conn, reason=reason, wait=False)
@@ -277,9 +278,16 @@ def _committed(cache: SharedCache, options: _Options, conn: Any, reason: str) ->
         if not outcome.is_unknown(error):
             raise
         say("the connection was lost while the change was committed: asking PostgreSQL what became of it")
-        outcome.settled(options.dsn, transaction, error)
+        so = outcome.settled(options.dsn, transaction, error, lambda new: changes.is_so(new, wish, done))
         say("it was committed")
-    return invalidate_committed(cache, reason=reason, wait=False)
+    receipt = invalidate_committed(cache, reason=reason, wait=False)
+    if not so:
+        raise Stop(
+            ExitCode.FINDING,
+            f"{wish}: committed, PostgreSQL says, and withdrawn; but the rows are not as it left them: they were "
+            "changed again, or it was lost in a crash. Look at them",
+        )
+    return receipt
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------

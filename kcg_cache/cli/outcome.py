@@ -1,6 +1,7 @@
 """A commit that was not answered: PostgreSQL is asked what became of its transaction."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from kcg_cache import postgres
@@ -8,9 +9,11 @@ from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop
 
 #: How often, and how many seconds apart, a server that may be restarting is asked.
-_TRIES, _PAUSE = 20, 0.5
+_TRIES, _PAUSE = 60, 0.5
 #: NULL on a standby, which may not know yet, and for a transaction so old that nobody remembers it.
 _STATUS = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_xact_status(%s::xid8) END AS status"
+#: SQLSTATE of a server that has not given out that id: what it knew of the transaction went with a crash.
+_IN_THE_FUTURE = "22023"
 
 
 def transaction_of(conn: Any) -> str:
@@ -24,22 +27,24 @@ def is_unknown(error: Exception) -> bool:
     return bool(getattr(error, "__notes__", ()))
 
 
-def settled(dsn: str, transaction: str, error: Exception) -> None:
-    """Return when `transaction` is known to be committed.
+def settled(dsn: str, transaction: str, error: Exception, is_so: Callable[[Any], bool]) -> bool:
+    """Return when `transaction` is known to be committed, and tell whether the rows are as it left them.
 
-    Raises `error`, with a note, when it was rolled back; `Stop` with what to do when that cannot be found out.
+    They are not when they were changed again, or when a crash or a failover lost it: another one may then have its id.
+    `is_so` looks, on a connection. Raises `error`, with a note, when it was rolled back; `Stop` with what to do when
+    nobody can tell.
     """
     look = f"look with SELECT pg_xact_status('{transaction}')"
     try:
-        status = _asked(dsn, transaction)
+        status, so = _asked(dsn, transaction, is_so)
     except KeyboardInterrupt as interrupt:
         # What else there is to say, and what to run, has been noted on the error.
         interrupt.add_note(" ".join([*getattr(error, "__notes__", ()), f"({look})"]))
         raise
     if status == "committed":
-        return
+        return so
     if status == "aborted":
-        _no_doubt(error)
+        del getattr(error, "__notes__", [])[:]  # there is no doubt any more
         error.add_note("(it was rolled back: nothing was changed, nothing was withdrawn; it may be repeated)")
         raise error
     raise Stop(
@@ -48,7 +53,7 @@ def settled(dsn: str, transaction: str, error: Exception) -> None:
     ) from error
 
 
-def _asked(dsn: str, transaction: str) -> str | None:
+def _asked(dsn: str, transaction: str, is_so: Callable[[Any], bool]) -> tuple[str | None, bool]:
     """Ask until it has ended or the tries are used up; None when there was no answer."""
     status: str | None = None
     for number in range(_TRIES):
@@ -57,13 +62,12 @@ def _asked(dsn: str, transaction: str) -> str | None:
         try:
             with postgres.connect(dsn) as conn:
                 (answer,) = postgres.fetch(conn, _STATUS, transaction)
-        except postgres.ERRORS:
-            continue
-        status = answer["status"]
-        if status in ("committed", "aborted"):
+                status = answer["status"]
+                if status == "committed":
+                    return status, is_so(conn)
+        except postgres.ERRORS as error:
+            if getattr(error, "pgcode", None) == _IN_THE_FUTURE:
+                return "aborted", False
+        if status == "aborted":
             break
-    return status
-
-
-def _no_doubt(error: Exception) -> None:
-    del getattr(error, "__notes__", [])[:]
+    return status, False
