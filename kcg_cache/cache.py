@@ -680,6 +680,11 @@ class SharedCache:
         """Give the watch back at once; False when it was another's by now. Raises `StoreError`."""
         return self._store.unwatch(holder)
 
+    def check_invalidates(self) -> None:
+        """Raise `StoreError` where an invalidate would fail now: before a change, which it would come too late for."""
+        self._store.inspect(1)
+        self._store.check_deletes()
+
     def server(self) -> dict[str, str]:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()

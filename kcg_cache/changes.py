@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple
 
 from kcg_cache import postgres
-from kcg_cache.datasets import ACTIVE_VERSIONS
+from kcg_cache.datasets import ACTIVE_VERSIONS, Report
 from kcg_cache.differences import Change, difference
 from kcg_cache.errors import ChangeRefused
 
@@ -20,11 +20,12 @@ ROLES: Final = ("PRIMARY", "CHALLENGER", "SHADOW")
 LOCK_SECONDS = 5
 
 _BEGIN = f"SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
-#: All versions of the model are locked, in one order, so that two changes of a model come one after the other.
+#: The model is locked first, so that two changes of it come one after the other, and none disables it meanwhile.
+_MODEL = "SELECT is_enabled FROM kcg.detection_models WHERE model_id = %s FOR UPDATE"
+#: So are its versions, which psql may change without a look at the model.
 _VERSIONS = """
     SELECT id, version, role, status FROM kcg.detection_model_versions WHERE model_id = %s ORDER BY id FOR UPDATE
 """
-_MODEL = "SELECT is_enabled FROM kcg.detection_models WHERE model_id = %s"
 _MODEL_NAMES = "SELECT model_id FROM kcg.detection_models ORDER BY model_id"
 #: All of them, so that no edge and no other model comes or goes between the look and the commit.
 _MODELS = "SELECT model_id, is_enabled FROM kcg.detection_models ORDER BY model_id FOR UPDATE"
@@ -37,6 +38,13 @@ _OVERTAKEN = {
     "23505": "another change made a version PRIMARY in the meantime",
     "40P01": "another change of the same rows is under way (a deadlock)",
     "40001": "another change of the same rows was committed in the meantime",
+}
+#: SQLSTATEs that an operator can do something about, and what.
+_HINTS = {
+    "25006": "(a standby, or a session that only reads: connect to the primary; nothing was changed)",
+    "42501": "(this needs SELECT on the three tables, and UPDATE on kcg.detection_models and "
+    "kcg.detection_model_versions; nothing was changed)",
+    "42P01": "(another database, or one without the tables: `kcg-cache sql schema` has them; nothing was changed)",
 }
 
 
@@ -124,18 +132,29 @@ def carry_out(conn: Any, wish: Wish) -> Done:
         for statement, values in change:
             if postgres.execute(conn, statement, *values) != 1:
                 raise ChangeRefused(f"{wish}: the row is gone; look again")
-        return Done(tuple(work.steps), tuple(work.warnings), difference(before, _read(conn, wish.model)))
+        after = _read(conn, wish.model, work.warnings.append)
+        return Done(tuple(work.steps), tuple(work.warnings), difference(before, after))
     except postgres.ERRORS as error:
-        overtaken = _OVERTAKEN.get(getattr(error, "pgcode", None) or "")
+        code = getattr(error, "pgcode", None) or ""
+        overtaken = _OVERTAKEN.get(code)
         if overtaken is None:
+            if code in _HINTS:
+                error.add_note(_HINTS[code])
             raise
         raise ChangeRefused(f"{wish}: {overtaken}; nothing was changed: look again, and repeat it") from error
 
 
-def _read(conn: Any, model: str) -> list[Any]:
+def is_so(conn: Any, wish: Wish, done: Done) -> bool:
+    """Tell whether workers read now what they were to read after the change."""
+    touched = {row["id"] for change in done.changes for row in (change.before, change.after) if row is not None}
+    meant = [change.after for change in done.changes if change.after is not None]
+    return not difference(meant, [row for row in _read(conn, wish.model) if row["id"] in touched])
+
+
+def _read(conn: Any, model: str, report: Report = lambda _mended: None) -> list[Any]:
     """Give a model's rows as workers read them. Those of others may be changed by others at the same time."""
     loaded = [row for row in ACTIVE_VERSIONS.loaded(conn) if row["model_id"] == model]
-    return list(ACTIVE_VERSIONS.decoded(loaded, lambda _mended: None))
+    return list(ACTIVE_VERSIONS.decoded(loaded, report))
 
 
 _Statements = list[tuple[str, Sequence[Any]]]
@@ -151,9 +170,10 @@ class _Work:
         self.warnings: list[str] = []
 
     def promotion(self, wish: Promote) -> _Statements:
+        enabled = self._locked(wish.model)
         versions = self._versions(wish.model)
         chosen = self._chosen(wish.model, wish.version, versions)
-        if not self._is_enabled(wish.model):
+        if not enabled:
             self.warnings.append(f"{wish.model} is disabled: workers read none of its versions until it is enabled")
         if chosen.status == "ACTIVE" and chosen.role == wish.role:
             return []
@@ -166,14 +186,17 @@ class _Work:
             )
         change: _Statements = []
         if wish.role == "PRIMARY":
-            for present in versions:
-                if present.is_primary:
-                    # Before the other: the index allows one ACTIVE PRIMARY at every moment.
-                    change.append(self._became(present, wish.demote_to or present.role, wish.demote_to is not None))
+            primaries = [present for present in versions if present.is_primary]
+            if wish.demote_to and not primaries:
+                self.warnings.append(f"{wish.model} has no PRIMARY: none becomes {wish.demote_to}")
+            for present in primaries:
+                # Before the other: the index allows one ACTIVE PRIMARY at every moment.
+                change.append(self._became(present, wish.demote_to or present.role, wish.demote_to is not None))
         change.append(self._became(chosen, wish.role, True))
         return change
 
     def archiving(self, wish: Archive) -> _Statements:
+        self._locked(wish.model)
         versions = self._versions(wish.model)
         chosen = self._chosen(wish.model, wish.version, versions)
         if chosen.status == "ARCHIVED":
@@ -214,16 +237,17 @@ class _Work:
     def _versions(self, model: str) -> list[_Version]:
         return [_Version(**row) for row in postgres.fetch(self._conn, _VERSIONS, model)]
 
-    def _is_enabled(self, model: str) -> bool:
-        return any(row["is_enabled"] for row in postgres.fetch(self._conn, _MODEL, model))
+    def _locked(self, model: str) -> bool:
+        """Lock the model, and tell whether it is enabled."""
+        for row in postgres.fetch(self._conn, _MODEL, model):
+            return bool(row["is_enabled"])
+        names = [row["model_id"] for row in postgres.fetch(self._conn, _MODEL_NAMES)]
+        raise ChangeRefused(_unknown("model", model, names))
 
     def _chosen(self, model: str, version: str, versions: Sequence[_Version]) -> _Version:
         for one in versions:
             if one.version == version:
                 return one
-        models = [row["model_id"] for row in postgres.fetch(self._conn, _MODEL_NAMES)]
-        if model not in models:
-            raise ChangeRefused(_unknown("model", model, models))
         raise ChangeRefused(_unknown("version", version, [one.version for one in versions], f" of {model}"))
 
     def _unless_forced(self, why: str, instead: str) -> None:

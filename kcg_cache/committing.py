@@ -50,16 +50,27 @@ def commit_and_invalidate(
 ) -> Invalidation:
     """Commit `conn`'s transaction, then invalidate; see `SharedCache.commit_and_invalidate`."""
     check(conn, reason)
-    command = command_for(cache, reason)
     doubt = (
         "whether the change is committed is not known, and nothing is invalidated: look at the rows, and if they are "
-        f"changed, {_run(command)}"
+        f"changed, {_run(command_for(cache, reason))}"
     )
-    committed, receipt = False, None
+    return _made_known(cache, conn, doubt, reason=reason, wait=wait)
+
+
+def invalidate_committed(cache: Invalidates, *, reason: str | None = None, wait: bool = True) -> Invalidation:
+    """Invalidate after a commit that is known to be done; raises `CommittedNotInvalidated` for what stops it."""
+    return _made_known(cache, None, "", reason=reason, wait=wait)
+
+
+def _made_known(cache: Invalidates, conn: Any, doubt: str, *, reason: str | None, wait: bool) -> Invalidation:
+    """Commit `conn`'s transaction, unless it is None, and invalidate."""
+    command = command_for(cache, reason)
+    committed, receipt = conn is None, None
     # One block, so that an interrupt between two of its lines is told too.
     try:
-        postgres.commit(conn, doubt=doubt)
-        committed = True
+        if not committed:
+            postgres.commit(conn, doubt=doubt)
+            committed = True
         receipt = cache.invalidate(reason=reason, wait=False)
         return receipt.wait() if wait else receipt
     except BaseException as error:

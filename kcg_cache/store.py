@@ -439,6 +439,14 @@ class Store:
         """Look at what is there; the newest `events` of each stream."""
         return self._run("inspect", {"count": events}, _state)
 
+    def check_deletes(self) -> None:
+        """Do what an invalidate does first: delete the key that never exists (PROTOCOL R2).
+
+        Raises `StoreError` where that is refused: by a replica, a master cut off from its replicas, or for want of
+        rights.
+        """
+        self._call("DEL", self.keys.guard)
+
     def presences(self) -> Mapping[bytes, bytes]:
         """Give what every reader told of itself last, by reader; none where a foreign type stands in its place."""
         try:

@@ -9,7 +9,7 @@ import pytest
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in spite of its name
 
 from kcg_cache import queries
-from kcg_cache.changes import Archive, Promote, Switch, Wish, carry_out
+from kcg_cache.changes import Archive, Promote, Switch, Wish, carry_out, is_so
 from kcg_cache.errors import ChangeRefused
 from tests.waiting import eventually
 
@@ -201,10 +201,70 @@ def test_an_operator_may_have_a_stricter_isolation_by_default(conn: Connection) 
 
 
 def test_a_user_without_rights_is_told_by_postgresql(conn: Connection, pg_role: str) -> None:
-    """The driver's error says which table."""
+    """The driver's error says which table, and a note which rights are needed."""
     with conn.cursor() as cursor:
         cursor.execute(f"GRANT USAGE ON SCHEMA kcg TO {pg_role}; GRANT SELECT ON ALL TABLES IN SCHEMA kcg TO {pg_role}")
         cursor.execute(f"SET ROLE {pg_role}")
     conn.commit()
-    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="detection_model_versions"):
+    with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="detection_models") as caught:
         carry_out(conn, Archive("loitering", "2.1.0"))
+    assert "needs SELECT on the three tables, and UPDATE" in caught.value.__notes__[0]
+
+
+def test_the_model_itself_is_locked(conn: Connection, pg_connect: Callable[[], Connection]) -> None:
+    """Nobody disables it, and none adds a version of it, between the look and the commit."""
+    carry_out(conn, Promote("dark-vessel", "3.3.0", "PRIMARY"))
+    other = pg_connect()
+    with other.cursor() as cursor, pytest.raises(psycopg2.errors.LockNotAvailable):
+        cursor.execute("SELECT 1 FROM kcg.detection_models WHERE model_id = 'dark-vessel' FOR KEY SHARE NOWAIT")
+
+
+def test_params_that_workers_read_as_empty_are_warned_of(conn: Connection) -> None:
+    """An operator who promotes such a version should know before its model runs without parameters."""
+    with conn.cursor() as cursor:
+        cursor.execute("UPDATE kcg.detection_model_versions SET params = '[]' WHERE version = '1.3.0-draft'")
+    conn.commit()
+    done = carry_out(conn, Promote("gear-conflict", "1.3.0-draft", "CHALLENGER"))
+    (warning,) = done.warnings
+    assert "became {}" in warning
+
+
+def test_a_primary_that_is_not_there_cannot_be_demoted(conn: Connection) -> None:
+    """It is said: who gives a role for it believes that there is one."""
+    carry_out(conn, Archive("drift", "1.0.2", force=True))
+    conn.commit()
+    done = carry_out(conn, Promote("drift", "1.0.2", "PRIMARY", demote_to="SHADOW", force=True))
+    assert any("has no PRIMARY" in warning for warning in done.warnings)
+    assert versions(conn, "drift") == {"1.0.2": ("ACTIVE", "PRIMARY")}
+
+
+def test_a_database_without_the_tables_is_told_what_is_missing(pg: Connection) -> None:
+    """It is another database, most likely."""
+    with pg.cursor() as cursor:
+        cursor.execute("DROP SCHEMA kcg CASCADE")
+    pg.commit()
+    with pytest.raises(psycopg2.errors.UndefinedTable) as caught:
+        carry_out(pg, Switch("drift", on=False))
+    assert "kcg-cache sql schema" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize(
+    ("afterwards", "so"),
+    [
+        ("SELECT 1", True),
+        ("UPDATE kcg.detection_model_versions SET status = 'ACTIVE' WHERE version = '3.2.0'", False),
+        ("UPDATE kcg.detection_model_versions SET params = '{}' WHERE version = '3.3.0'", False),
+        ("UPDATE kcg.detection_model_versions SET status = 'ARCHIVED' WHERE version = '3.3.0'", False),
+        ("UPDATE kcg.detection_model_versions SET params = '{}' WHERE version = '4.0.0-alpha'", True),
+    ],
+)
+def test_whether_the_rows_are_as_a_change_left_them(conn: Connection, afterwards: str, *, so: bool) -> None:
+    """What others did to other rows is no matter."""
+    with conn.cursor() as cursor:
+        cursor.execute("DROP INDEX kcg.detection_model_versions_one_active_primary")
+    conn.commit()
+    wish = Promote("dark-vessel", "3.3.0", "PRIMARY")
+    done = carry_out(conn, wish)
+    with conn.cursor() as cursor:
+        cursor.execute(afterwards)
+    assert is_so(conn, wish, done) is so

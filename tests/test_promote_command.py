@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import psycopg2
 import pytest
+import redis
 
 from kcg_cache import Settings, SharedCache, queries
+from kcg_cache.cli import outcome
 from kcg_cache.cli.exits import ExitCode
-from kcg_cache.embedded import EmbeddedValkey, start_postgres, start_valkey
+from kcg_cache.cli.failures import Stop
+from kcg_cache.embedded import EmbeddedPostgres, EmbeddedValkey, start_postgres, start_replica, start_valkey
 from kcg_cache.settings import variable_of
 from tests.pg_fixtures import PostgresServer
 from tests.programs import NOBODY, SOURCE, ended
@@ -191,6 +195,48 @@ def test_with_redis_down_before_it_nothing_is_committed(cli: Cli, pg_dsn: str) -
     assert primary(pg_dsn) == ["3.2.0"]
 
 
+def test_with_a_redis_that_answers_and_deletes_nothing_nothing_is_committed(
+    cli: Cli, pg_dsn: str, valkey: EmbeddedValkey
+) -> None:
+    """A replica gives every look, and would refuse the invalidate after the commit."""
+    with redis.Redis.from_url(valkey.url) as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+    ended = cli(*PROMOTE, "--yes", "--dsn", pg_dsn, KCG_CACHE_REDIS_URL=valkey.url)
+    assert (ended.code, ended.out) == (ExitCode.REDIS, "")
+    assert "it does not accept writes" in ended.err
+    assert "nothing was changed: what cannot be withdrawn now is not committed" in ended.err
+    assert primary(pg_dsn) == ["3.2.0"]
+
+
+def test_with_redis_gone_while_a_person_thought_nothing_is_committed(
+    cli: Cli, pg_dsn: str, valkey: EmbeddedValkey
+) -> None:
+    """It is asked again after the answer."""
+    with cli.asked(*PROMOTE, "--dsn", pg_dsn, KCG_CACHE_REDIS_URL=valkey.url) as terminal:
+        terminal.until("[y/N]")
+        valkey.stop()
+        terminal.type("y\n")
+        shown = terminal.rest()
+        assert terminal.process.wait() == ExitCode.REDIS
+    assert "nothing was changed" in shown
+    assert primary(pg_dsn) == ["3.2.0"]
+
+
+def test_a_connection_closed_for_idleness_while_a_person_thought_is_no_trouble(cli: Cli, pg_dsn: str) -> None:
+    """The change is made on another one."""
+    with cli.asked(*PROMOTE, "--dsn", pg_dsn) as terminal:
+        terminal.until("[y/N]")
+        execute(
+            pg_dsn,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+        )
+        terminal.type("y\n")
+        shown = terminal.rest()
+        assert terminal.process.wait() == 0, shown
+    assert primary(pg_dsn) == ["3.3.0"]
+
+
 def test_with_postgresql_down_nothing_is_withdrawn(cli: Cli, cache: SharedCache) -> None:
     """The error is PostgreSQL's."""
     ended = cli(*PROMOTE, "--yes", "--dsn", "host=127.0.0.1 port=1 dbname=nobody")
@@ -228,7 +274,7 @@ def valkey() -> Iterator[EmbeddedValkey]:
         yield server
 
 
-def _at_the_commit(cli: Cli, dsn: str, redis: str, then: str, meanwhile: Callable[[], None]) -> Any:
+def _at_the_commit(cli: Cli, dsn: str, redis_url: str, then: str, meanwhile: Callable[[], None]) -> Any:
     gate = Gate(dsn, then)
     process = cli.start(
         *PROMOTE,
@@ -237,7 +283,7 @@ def _at_the_commit(cli: Cli, dsn: str, redis: str, then: str, meanwhile: Callabl
         "it's tested",
         "--dsn",
         dsn,
-        environment={"KCG_CACHE_REDIS_URL": redis},
+        environment={"KCG_CACHE_REDIS_URL": redis_url},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -274,12 +320,32 @@ def test_a_connection_lost_before_the_commit_was_done_is_asked_about(cli: Cli, c
     assert (end.code, end.out) == (ExitCode.POSTGRES, "")
     assert "asking PostgreSQL what became of it" in end.err
     assert "rolled back: nothing was changed" in end.err
+    assert "is not known" not in end.err
     assert primary(pg_dsn) == ["3.2.0"]
     assert cache.inspect(1).invalidations == ()
 
 
+@pytest.mark.slow
 def test_a_connection_lost_after_the_commit_was_done_is_asked_about(cli: Cli, cache: SharedCache) -> None:
     """The answer never came, and the change is withdrawn all the same."""
+    end, then = _unanswered(cli, cli.redis_url, lambda: None)
+    assert (end.code, end.err.count("it was committed")) == (0, 1), end.err
+    assert then == ["3.3.0"]
+    assert len(cache.inspect(10).invalidations) == 1
+
+
+@pytest.mark.slow
+def test_redis_that_fails_after_a_commit_that_was_asked_about_is_said_too(cli: Cli, valkey: EmbeddedValkey) -> None:
+    """Two faults at once: committed, not yet invalidated."""
+    end, then = _unanswered(cli, valkey.url, valkey.stop)
+    assert (end.code, end.out) == (ExitCode.REDIS, "")
+    assert "it was committed" in end.err
+    assert "committed, not yet invalidated: run `kcg-cache invalidate --reason 'promote dark-vessel 3.3.0" in end.err
+    assert then == ["3.3.0"]
+
+
+def _unanswered(cli: Cli, redis_url: str, meanwhile: Callable[[], None]) -> tuple[Any, list[str]]:
+    """Promote on a server of its own where the commit is done and its answer lost; give the end, and who is PRIMARY."""
     with start_postgres() as server:
         execute(server.dsn, queries.load("schema") + queries.load("sample_data"))
         with contextlib.closing(psycopg2.connect(server.dsn)) as conn:
@@ -290,13 +356,82 @@ def test_a_connection_lost_after_the_commit_was_done_is_asked_about(cli: Cli, ca
                 cursor.execute("SELECT pg_reload_conf()")
                 eventually(lambda: _shown(server) == "nobody")
                 process = cli.start(
-                    *PROMOTE, "--yes", "--dsn", server.dsn, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+                    *PROMOTE,
+                    "--yes",
+                    "--dsn",
+                    server.dsn,
+                    environment={"KCG_CACHE_REDIS_URL": redis_url},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
                 )
-                eventually(lambda: _terminated(cursor))
+                eventually(lambda: _waiting_for_a_standby(cursor))
+                meanwhile()
+                cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
                 end = ended(process)
-        assert (end.code, end.err.count("it was committed")) == (0, 1), end.err
-        assert primary(server.dsn) == ["3.3.0"]
-    assert len(cache.inspect(10).invalidations) == 1
+        return end, primary(server.dsn)
+
+
+def test_an_interrupt_in_the_commit_says_what_is_not_known(cli: Cli, cache: SharedCache, pg_dsn: str) -> None:
+    """It is heard when the commit has been answered, and nothing is withdrawn: the operator is told what to run."""
+    gate = Gate(pg_dsn, "")
+    process = cli.start(*PROMOTE, "--yes", "--dsn", pg_dsn, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(gate.reached)
+    process.send_signal(signal.SIGINT)
+    gate.open()
+    end = ended(process)
+    assert (end.code, end.out) == (ExitCode.INTERRUPTED, "")
+    assert "run `kcg-cache invalidate --reason 'promote dark-vessel 3.3.0 to PRIMARY'" in end.err
+    assert primary(pg_dsn) == ["3.3.0"]
+    assert cache.inspect(1).invalidations == ()
+
+
+@pytest.mark.slow
+def test_a_server_that_crashed_in_the_commit_is_asked_when_it_is_back(cli: Cli, cache: SharedCache) -> None:
+    """What was not in its log is rolled back, also where it has forgotten that there was such a transaction."""
+    with start_postgres() as server:
+        process = _crashed_in_the_commit(cli, server)
+        server.restart()
+        end = ended(process)
+        assert primary(server.dsn) == ["3.2.0"]
+    assert (end.code, end.out) == (ExitCode.POSTGRES, "")
+    assert "rolled back: nothing was changed" in end.err
+    assert "is not known" not in end.err
+    assert cache.inspect(1).invalidations == ()
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_postgresql_is_asked_says_what_to_look_at(cli: Cli) -> None:
+    """It does not come back, and nobody waits for ever."""
+    with start_postgres() as server:
+        process = _crashed_in_the_commit(cli, server)
+        process.send_signal(signal.SIGINT)
+        end = ended(process)
+    assert (end.code, end.out) == (ExitCode.INTERRUPTED, "")
+    assert "whether the change is committed is not known" in end.err
+    assert "kcg-cache invalidate --reason" in end.err
+    assert "pg_xact_status" in end.err
+
+
+def _crashed_in_the_commit(cli: Cli, server: EmbeddedPostgres) -> Any:
+    """Give the process that has lost its server in the middle of its commit, and asks it what became of that."""
+    execute(server.dsn, queries.load("schema") + queries.load("sample_data"))
+    gate = Gate(server.dsn, "")
+    process = cli.start(*PROMOTE, "--yes", "--dsn", server.dsn, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(gate.reached)
+    server.kill()
+    gate.open()
+    assert b"asking PostgreSQL" in process.stderr.readline()
+    return process
+
+
+def test_a_server_that_cannot_be_asked_leaves_it_open_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the question to ask of it, and behind it what the commit's own error says."""
+    monkeypatch.setattr(outcome, "_TRIES", 2)
+    monkeypatch.setattr(outcome, "_PAUSE", 0)
+    lost = psycopg2.OperationalError("lost")
+    with pytest.raises(Stop, match=r"pg_xact_status\('4711'\)") as caught:
+        outcome.settled("host=127.0.0.1 port=1", "4711", lost, lambda _conn: True)
+    assert caught.value.__cause__ is lost
 
 
 def _shown(server: PostgresServer) -> str:
@@ -305,8 +440,8 @@ def _shown(server: PostgresServer) -> str:
         return str(cursor.fetchall()[0][0])
 
 
-def _terminated(cursor: Any) -> bool:
-    cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+def _waiting_for_a_standby(cursor: Any) -> bool:
+    cursor.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
     return bool(cursor.fetchall())
 
 
@@ -315,6 +450,68 @@ def test_a_standby_is_refused(cli: Cli, postgres_server: PostgresServer, pg_dsn:
     ended = cli(*PROMOTE, "--yes", "--dsn", pg_dsn, PGOPTIONS="-c default_transaction_read_only=on")
     assert (ended.code, ended.out) == (ExitCode.POSTGRES, "")
     assert "read-only" in ended.err
+
+
+@pytest.mark.slow
+def test_a_real_standby_is_refused_with_what_to_do(cli: Cli, cache: SharedCache) -> None:
+    """Nothing was changed, and nothing is withdrawn."""
+    with start_postgres() as server, start_replica(server) as standby:
+        execute(server.dsn, queries.load("schema") + queries.load("sample_data"))
+        eventually(lambda: _has_rows(standby.dsn))
+        ended = cli(*PROMOTE, "--yes", "--dsn", standby.dsn)
+        assert primary(server.dsn) == ["3.2.0"]
+    assert (ended.code, ended.out) == (ExitCode.POSTGRES, "")
+    assert "connect to the primary; nothing was changed" in ended.err
+    assert cache.inspect(1).invalidations == ()
+
+
+def _has_rows(dsn: str) -> bool:
+    try:
+        return primary(dsn) == ["3.2.0"]
+    except psycopg2.errors.UndefinedTable:
+        return False
+
+
+def test_a_user_without_rights_is_told_which_are_needed(cli: Cli, pg_dsn: str, pg_role: str) -> None:
+    """Reading is not enough."""
+    execute(pg_dsn, f"GRANT USAGE ON SCHEMA kcg TO {pg_role}; GRANT SELECT ON ALL TABLES IN SCHEMA kcg TO {pg_role}")
+    ended = cli(*PROMOTE, "--yes", "--dsn", pg_dsn, PGOPTIONS=f"-c role={pg_role}")
+    assert (ended.code, ended.out) == (ExitCode.POSTGRES, "")
+    assert "permission denied" in ended.err
+    assert "UPDATE on kcg.detection_models and kcg.detection_model_versions" in ended.err
+
+
+def test_another_change_that_does_not_end_is_waited_for_and_told_of(cli: Cli, cache: SharedCache, pg_dsn: str) -> None:
+    """Its locks are held, and nobody knows for how long."""
+    with contextlib.closing(psycopg2.connect(pg_dsn)) as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM kcg.detection_models WHERE model_id = 'dark-vessel' FOR UPDATE")
+        ended = cli(*PROMOTE, "--yes", "--dsn", pg_dsn)
+    assert (ended.code, ended.out) == (ExitCode.FINDING, "")
+    assert "another change of the same rows is under way" in ended.err
+    assert cache.inspect(1).invalidations == ()
+
+
+def test_an_interrupt_while_it_waits_for_another_change_changes_nothing(cli: Cli, pg_dsn: str) -> None:
+    """Ctrl-C reaches a statement that waits in PostgreSQL."""
+    with contextlib.closing(psycopg2.connect(pg_dsn)) as conn, conn.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM kcg.detection_models WHERE model_id = 'dark-vessel' FOR UPDATE")
+        process = cli.start(*PROMOTE, "--yes", "--dsn", pg_dsn, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        eventually(lambda: _blocked(pg_dsn))
+        process.send_signal(signal.SIGINT)
+        end = ended(process)
+        eventually(lambda: not _blocked(pg_dsn))
+    assert (end.code, end.out) == (ExitCode.INTERRUPTED, "")
+    assert primary(pg_dsn) == ["3.2.0"]
+
+
+def _blocked(dsn: str) -> bool:
+    # On a new connection each time: a transaction sees who is active as of its first look.
+    with contextlib.closing(psycopg2.connect(dsn)) as conn, conn.cursor() as cursor:
+        cursor.execute(
+            "SELECT 1 FROM pg_stat_activity "
+            "WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
+        )
+        return bool(cursor.fetchall())
 
 
 def test_the_receipt_names_who_is_on_the_new_rows(cli: Cli, cache: SharedCache, pg_dsn: str) -> None:

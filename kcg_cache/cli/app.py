@@ -49,6 +49,16 @@ class Session:
 
 
 class _Group(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what an interrupt has to tell (as: committed, not yet invalidated) is told.
+
+        typer makes a bare exit code of a KeyboardInterrupt that reaches it.
+        """
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            raise Stop(ExitCode.INTERRUPTED, " ".join(getattr(interrupt, "__notes__", ()))) from interrupt
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Show the help, and below it the table of exit codes."""
         super().format_help(ctx, formatter)

@@ -18,6 +18,8 @@ from kcg_cache.cli.failures import Stop, one_line
 from kcg_cache.cli.options import AsJson, Debug, Dsn, Namespace, RedisUrl, WaitForFleet
 from kcg_cache.cli.output import Output
 from kcg_cache.cli.streams import say
+from kcg_cache.committing import invalidate_committed
+from kcg_cache.errors import StoreError
 from kcg_cache.receipt import Invalidation
 
 
@@ -166,32 +168,74 @@ def _run(wish: Wish, options: _Options) -> None:
     if not (options.yes or options.dry_run or _can_ask(options)):
         raise Stop(ExitCode.USAGE, f"nobody can be asked here: give --yes to {wish}, or --dry-run to see what it does")
     database = Database(options.dsn)
+    planned, done, withdrawn = None, None, None
     with opened(options.redis, options.namespace) as cache:
-        # First, for it fails when Redis does: what cannot be withdrawn is not to be committed.
-        cache.inspect(1)
-        with database.connection() as conn:
-            planned = _carried_out(database, conn, wish)
-            conn.rollback()
-            done, withdrawn = None, None
-            if not options.dry_run and planned.steps:
-                if not options.yes:
-                    _show(options, wish, planned, done=False)
-                    _ask(wish)
-                done = _carried_out(database, conn, wish)
-                if done != planned:
-                    conn.rollback()
-                    raise Stop(
-                        ExitCode.FINDING, f"{wish}: the rows were changed meanwhile; nothing was done: look again"
-                    )
-                receipt = _committed(cache, options, conn, options.reason or str(wish))
-                output = Output(as_json=options.as_json)
-                withdrawn = withdrawing.finished(
-                    output, cache, receipt, fleet_seconds=options.wait_for_fleet, no_wait=options.no_wait
-                )
-    asked = not (options.yes or done is None)
-    _show(options, wish, planned, done=done is not None, withdrawn=withdrawn, brief=asked)
+        _check_redis(cache)
+        if options.dry_run or not options.yes:
+            planned = _planned(database, wish)
+            if planned.steps and not options.dry_run:
+                _show(options, wish, planned, done=False)
+                _ask(wish)
+                _check_redis(cache)  # a person may take long
+        if not options.dry_run and (planned is None or planned.steps):
+            done, receipt = _made(database, cache, options, wish, planned)
+            if receipt is not None:
+                withdrawn = _in_force(cache, options, receipt)
+    asked = planned is not None and done is not None
+    shown = done or planned
+    assert shown is not None
+    _show(options, wish, shown, done=withdrawn is not None, withdrawn=withdrawn, brief=asked)
     if withdrawn is not None and withdrawn.finding:
         raise Stop(withdrawn.code, withdrawn.finding)
+
+
+def _check_redis(cache: SharedCache) -> None:
+    """Fail where the change could not be withdrawn: it is then not to be committed."""
+    try:
+        cache.check_invalidates()
+    except StoreError as error:
+        error.add_note("(nothing was changed: what cannot be withdrawn now is not committed)")
+        raise
+
+
+def _planned(database: Database, wish: Wish) -> Done:
+    """Do it, look at what came of it, and roll it back."""
+    with database.connection() as conn:
+        planned = _carried_out(database, conn, wish)
+        conn.rollback()
+    return planned
+
+
+def _made(
+    database: Database, cache: SharedCache, options: _Options, wish: Wish, planned: Done | None
+) -> tuple[Done, Invalidation | None]:
+    """Do it, commit and withdraw; no receipt where there was nothing to do. Raises `Stop` when it is not as planned.
+
+    The connection is a new one: that of the plan may have been closed for idleness while a person thought.
+    """
+    with database.connection() as conn:
+        done = _carried_out(database, conn, wish)
+        if planned is not None and done != planned:
+            conn.rollback()
+            raise Stop(ExitCode.FINDING, f"{wish}: the rows were changed meanwhile; nothing was done: look again")
+        if not done.steps:
+            conn.rollback()
+            return done, None
+        return done, _committed(cache, options, conn, wish, done)
+
+
+def _in_force(cache: SharedCache, options: _Options, receipt: Invalidation) -> withdrawing.Withdrawn:
+    try:
+        return withdrawing.finished(
+            Output(as_json=options.as_json),
+            cache,
+            receipt,
+            fleet_seconds=options.wait_for_fleet,
+            no_wait=options.no_wait,
+        )
+    except KeyboardInterrupt:
+        say("the change is committed; there is nothing to repeat")
+        raise
 
 
 def _can_ask(options: _Options) -> bool:
@@ -224,18 +268,26 @@ def _rolled_back(conn: Any) -> None:
         say("warning: the connection was lost; PostgreSQL rolls back what was not committed")
 
 
-def _committed(cache: SharedCache, options: _Options, conn: Any, reason: str) -> Invalidation:
+def _committed(cache: SharedCache, options: _Options, conn: Any, wish: Wish, done: Done) -> Invalidation:
     """Commit, then withdraw; where the commit was not answered, PostgreSQL is asked what became of it."""
+    reason = options.reason or str(wish)
     transaction = outcome.transaction_of(conn)
     try:
         return cache.commit_and_invalidate(conn, reason=reason, wait=False)
     except postgres.ERRORS as error:
-        if not outcome.is_unknown(conn):
+        if not outcome.is_unknown(error):
             raise
         say("the connection was lost while the change was committed: asking PostgreSQL what became of it")
-        outcome.settled(options.dsn, transaction, error)
+        so = outcome.settled(options.dsn, transaction, error, lambda new: changes.is_so(new, wish, done))
         say("it was committed")
-    return cache.invalidate(reason=reason, wait=False)
+    receipt = invalidate_committed(cache, reason=reason, wait=False)
+    if not so:
+        raise Stop(
+            ExitCode.FINDING,
+            f"{wish}: committed, PostgreSQL says, and withdrawn; but the rows are not as it left them: they were "
+            "changed again, or it was lost in a crash. Look at them",
+        )
+    return receipt
 
 
 # --- what is shown ----------------------------------------------------------------------------------------------------
