@@ -3,7 +3,6 @@
 import contextlib
 import os
 import select
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -24,22 +23,25 @@ Connect = Callable[[], AbstractContextManager[Any]]
 
 
 class Stop:
-    """Like a `threading.Event`, with a descriptor that becomes readable when it is set; a signal handler may set it."""
+    """Like a `threading.Event`, with a descriptor that becomes readable when it is set; any signal handler may set it.
+
+    There is no lock in it: a handler may come in the middle of another.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._set = False
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
 
     def set(self) -> None:
         """Say that it is time to end."""
-        self._event.set()
+        self._set = True
         with contextlib.suppress(BlockingIOError):  # full of earlier ones
             os.write(self._writing, b".")
 
     def is_set(self) -> bool:
         """Tell whether it was said."""
-        return self._event.is_set()
+        return self._set
 
     def fileno(self) -> int:
         """Give the descriptor to select on."""
@@ -47,7 +49,8 @@ class Stop:
 
     def wait(self, seconds: float) -> bool:
         """Wait for it, at most so long; tell whether it is set."""
-        return self._event.wait(seconds)
+        select.select([self], [], [], seconds)
+        return self._set
 
     def close(self) -> None:
         """Give the descriptors back."""

@@ -208,7 +208,7 @@ class Watcher:
 
     def _give_back(self) -> None:
         """Let another watcher take over at once; when Redis does not answer, it does when the time is up."""
-        self._on_duty = False if self._on_duty else self._on_duty
+        self._on_duty = None
         with contextlib.suppress(StoreError):
             self._cache.unwatch(self._holder)
 

@@ -192,7 +192,7 @@ def options() -> list[Any]:
 
 def test_the_commands_are_these() -> None:
     """A new command is documented, tested and listed here."""
-    assert list(commands()) == ["show", "status", "fleet", "invalidate", "reload", "sql", "lua", "demo"]
+    assert list(commands()) == ["show", "status", "fleet", "invalidate", "reload", "watch", "sql", "lua", "demo"]
 
 
 @pytest.mark.parametrize("name", commands())

@@ -13,6 +13,8 @@ module          its one job
 ``output``      a result as tables for people, or as one JSON document
 ``shown``       values → text for people
 ``withdrawing`` what follows a deletion: the waits, and the receipt
+``systemd``     what a service manager is told
+``health``      the state file of watch: written, and judged
 ``show`` …      one command each
 ==============  =====================================================================================
 

@@ -29,6 +29,7 @@ from kcg_cache.cli.show import show
 from kcg_cache.cli.sql import sql
 from kcg_cache.cli.status import status
 from kcg_cache.cli.streams import say, write
+from kcg_cache.cli.watch import watch
 
 PROGRAM = "kcg-cache"
 #: typer's own errors of usage, by the one name that is public; which module defines them depends on its release.
@@ -89,7 +90,7 @@ def _help_of(command: Callable[..., Any]) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs.split("\n\n"))
 
 
-for _command in (show, status, fleet, invalidate, reload, sql, lua, demo):
+for _command in (show, status, fleet, invalidate, reload, watch, sql, lua, demo):
     app.command(help=_help_of(_command), epilog=f"Exit codes: {PROGRAM} --help")(_command)
 
 
