@@ -33,6 +33,7 @@ def main() -> None:
         "full_speed": full_speed,
         "held": held,
         "steady": steady,
+        "following": following,
         "reader": reader,
         "forked": forked,
         "no_calls": no_calls,
@@ -243,6 +244,25 @@ def steady(given: dict[str, Any]) -> None:
         if not given.get("hold") and select.select([sys.stdin], [], [], 0.02)[0]:
             os._exit(0)
         time.sleep(0.02 if given.get("hold") else 0)
+
+
+def following(given: dict[str, Any]) -> None:
+    """Read every 20 ms in so many `processes` until standard input ends; each says on which rows it is, since when.
+
+    The time is the host's monotonic clock, which all processes share.
+    """
+    for _ in range(given["processes"] - 1):
+        if os.fork() == 0:
+            break
+    cache = SharedCache(given["redis"], ACTIVE_VERSIONS, settings(given))
+    conn_of = connecting(given)
+    digest = ""
+    while not select.select([sys.stdin], [], [], 0.02)[0]:
+        snapshot = cache.read(conn_of)
+        if snapshot.digest != digest:
+            digest = snapshot.digest
+            say(pid=os.getpid(), digest=digest, at=time.monotonic())
+    os._exit(0)
 
 
 def reader(given: dict[str, Any]) -> None:

@@ -145,7 +145,8 @@ class _Health:
         """Leave nothing that looks alive."""
         systemd.notify("STOPPING=1")
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what cannot be taken away is found silent
+                self._path.unlink()
 
 
 def _until_told(stop: Stop, work: Callable[[], None]) -> None:
