@@ -68,7 +68,7 @@ def watch(  # noqa: PLR0913 - a command's options are its arguments
     voice = _Voice(as_json=as_json)
     with opened(redis, namespace) as cache, contextlib.closing(Stop()) as stop:
         told = _Health(state, cache.settings.namespace)
-        connect = partial(postgres.connect, dsn, **KEEPALIVE)
+        connect = partial(postgres.connect, dsn, fallback_application_name="kcg-cache-watch", **KEEPALIVE)
         watcher = Watcher(cache, connect, interval=interval, stop=stop, on_event=voice, on_beat=told)
         if once:
             watcher.once()
