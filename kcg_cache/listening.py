@@ -18,30 +18,34 @@ PROBE_SECONDS = 1.0
 #: What tells a server that is gone without a word, in libpq's parameters: the kernel's own answer takes two hours.
 KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
 
+#: A read that takes longer has failed, unless the connection string or the role says otherwise: behind somebody's lock
+#: it would wait without end, and nobody would be told.
+_BOUNDED = "SELECT set_config('statement_timeout', '30s', false) WHERE current_setting('statement_timeout') = '0'"
+
 #: Opens a connection and closes it, as `kcg_cache.postgres.connect` does.
 Connect = Callable[[], AbstractContextManager[Any]]
 
 
 class Stop:
-    """Like a `threading.Event`, with a descriptor that becomes readable when it is set; any signal handler may set it.
+    """Like a `threading.Event`, with a descriptor that becomes readable when it is set.
 
-    There is no lock in it: a handler may come in the middle of another.
+    It takes no lock: a signal handler may set it, also while the thread that it interrupts waits for it or sets it.
     """
 
     def __init__(self) -> None:
-        self._set = False
+        self._said = False
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._writing, False)
 
     def set(self) -> None:
         """Say that it is time to end."""
-        self._set = True
+        self._said = True
         with contextlib.suppress(BlockingIOError):  # full of earlier ones
             os.write(self._writing, b".")
 
     def is_set(self) -> bool:
         """Tell whether it was said."""
-        return self._set
+        return self._said
 
     def fileno(self) -> int:
         """Give the descriptor to select on."""
@@ -50,7 +54,7 @@ class Stop:
     def wait(self, seconds: float) -> bool:
         """Wait for it, at most so long; tell whether it is set."""
         select.select([self], [], [], seconds)
-        return self._set
+        return self._said
 
     def close(self) -> None:
         """Give the descriptors back."""
@@ -111,18 +115,16 @@ class Listener:
         """
         channel = f"{CHANNEL}_probe_{self._system.reader()}"
         postgres.execute(self.connection, f"LISTEN {channel}")
-        with connect() as other:
-            other.autocommit = True
-            postgres.execute(other, f"NOTIFY {channel}")
-        until = self._system.now() + PROBE_SECONDS
-        while (left := until - self._system.now()) > 0 and not self._stop.is_set():
-            select.select([self.connection, self._stop], [], [], left)
-            self.connection.poll()
-            # One on kcg_changes is none the worse for being forgotten here: every connection begins with a look.
-            if any(each.channel == channel for each in self.connection.notifies):
-                self.hears = True
-                break
-        postgres.execute(self.connection, f"UNLISTEN {channel}" if self.hears else "UNLISTEN *")
+        with contextlib.suppress(*postgres.ERRORS):  # no room for a second one: then it polls
+            with connect() as other:
+                other.autocommit = True
+                postgres.execute(other, f"NOTIFY {channel}")
+            until = self._system.now() + PROBE_SECONDS
+            while not self.hears and (left := until - self._system.now()) > 0 and not self._stop.is_set():
+                select.select([self.connection, self._stop], [], [], left)
+                self.connection.poll()
+                self.hears = any(each.channel == channel for each in self.connection.notifies)
+        postgres.execute(self.connection, f"UNLISTEN {channel}")
         self.connection.notifies.clear()
 
     def _taken(self) -> Heard | None:
@@ -138,6 +140,10 @@ def listening(connect: Connect, stop: Stop, system: System) -> Iterator[Listener
         connection.autocommit = True
         listener = Listener(connection, stop, system)
         listener.check()
-        postgres.execute(connection, f"LISTEN {CHANNEL}")
         listener.probe(connect)
+        if listener.hears:
+            # Not before: a pooler's server process would listen on for whoever is given it next. What came before this
+            # is not lost: every connection begins with a look.
+            postgres.execute(connection, f"LISTEN {CHANNEL}")
+            postgres.execute(connection, _BOUNDED)
         yield listener

@@ -280,7 +280,7 @@ CONNECT_TIMEOUT = 5
 
 
 @contextlib.contextmanager
-def connect(dsn: str = "", **defaults: int) -> Iterator[Any]:
+def connect(dsn: str = "", **defaults: int | str) -> Iterator[Any]:
     """Open a connection for a program of ours and close it; an empty `dsn` leaves all to libpq's environment.
 
     `defaults` are parameters of libpq that the `dsn` may say otherwise.

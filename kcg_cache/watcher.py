@@ -136,9 +136,8 @@ class Watcher:
 
     def _connected(self, listener: Listener) -> None:
         self._started = True
-        if self._postgres_retry.over():
-            self._due.append("PostgreSQL is back")
-            self._tell("postgres_back", "PostgreSQL is back")
+        if self._postgres_retry.failing:
+            self._is_due("PostgreSQL is back")
         self._next_check = self._system.now() + self._ttl / BEATS
         self._health = self._health._replace(hears=listener.hears)
         if listener.hears:
@@ -163,8 +162,11 @@ class Watcher:
                 if self._due:
                     self._round(listener)
                 elif self._system.now() >= self._next_round:
-                    self._due.append("interval")
+                    self._is_due("interval")
                     self._round(listener)
+            else:
+                self._postgres_well()
+                self._redis_well()
         except (StoreError, InvalidateError) as error:
             self._redis_lost(error)
             self._beat("redis_lost")
@@ -186,21 +188,23 @@ class Watcher:
 
     def _heard(self, payload: str) -> None:
         self._payload = payload
-        if "notification" not in self._due:
-            self._due.append("notification")
+        self._is_due("notification")
+
+    def _is_due(self, cause: str) -> None:
+        if cause not in self._due:
+            self._due.append(cause)
 
     # --- who is on duty ---------------------------------------------------------------------------------------------
 
     def _claim(self) -> None:
         ours = self._cache.watch(self._holder, self._ttl)
-        if self._redis_retry.over():
-            self._due.append("Redis is back")
-            self._tell("redis_back", "Redis is back")
+        if self._redis_retry.failing:
+            self._is_due("Redis is back")
         if ours == self._on_duty:
             return
         if ours:
             if self._on_duty is not None:
-                self._due.append("takeover")
+                self._is_due("takeover")
             self._tell("on_duty", "on duty")
         else:
             self._tell("standing_by", "standing by: another watcher is on duty")
@@ -216,12 +220,12 @@ class Watcher:
 
     def _round(self, listener: Listener) -> None:
         """Compare and withdraw. What was due is no longer when this returns; what fails leaves it due."""
-        causes, payload = tuple(dict.fromkeys(self._due)), self._payload
+        causes, payload = tuple(self._due), self._payload
         began = self._system.now()
         digest = self._digest(listener.connection)
-        if digest is not None:
-            self._compared(digest, causes, payload)
-            self._health = self._health._replace(digest=digest)
+        self._postgres_well()
+        self._compared(digest, causes, payload)
+        self._health = self._health._replace(digest=digest)
         self._due.clear()
         self._payload = ""
         self._next_round = began + self._interval
@@ -242,26 +246,29 @@ class Watcher:
         self._refused = ""
         return digest
 
-    def _compared(self, digest: str, causes: tuple[str, ...], payload: str) -> None:
+    def _compared(self, digest: str | None, causes: tuple[str, ...], payload: str) -> None:
+        """Withdraw what is shared where it is not what the rows are; rows that cannot be shared (None) never are it."""
         state = self._cache.inspect(1)
         # An entry of another incarnation is none to any reader (R10); a key that holds no entry of ours has no digest.
         shared = state.entry.get("digest") if state.entry.get("incarnation") == state.incarnation else None
         filling = state.lock_ttl_ms != -2
         if shared is not None and shared != digest:
-            why = "the rows are not the shared ones"
+            why = "the rows are not the shared ones" if digest else "the rows cannot be shared any more"
         elif filling and not _MISSED.isdisjoint(causes):
             why = "a fill in flight may have read before the change"
         else:
+            self._redis_well()
             name, text = ("nothing_shared", "nothing is shared") if shared is None else ("equal", "equal")
-            if self._told != (name, digest):
+            if digest is not None and self._told != (name, digest):
                 self._told = (name, digest)
                 self._tell(name, text, digest=digest, causes=list(causes))
             return
         about = f"{', '.join(causes)}{f' {payload}' if payload else ''}"
         receipt = self._cache.invalidate(reason=f"watch: {why} ({about})", wait=False)
+        self._redis_well()
         self._health = self._health._replace(invalidations=self._health.invalidations + 1)
-        again = self._told == ("invalidated", digest, str(shared))
-        self._told = ("invalidated", digest, str(shared))
+        now = ("invalidated", str(digest), str(shared))
+        again, self._told = self._told == now, now
         self._tell(
             "invalidated",
             f"invalidated: {why}"
@@ -285,6 +292,19 @@ class Watcher:
         self._give_back()
         self._beat("postgres_lost")
         self._stop.wait(self._postgres_retry.next())
+
+    def _postgres_well(self) -> None:
+        """Tell that it is back when it has done what it is asked for, and not when it can be connected to.
+
+        One that takes a connection and refuses the rows would be lost and back without end, and never waited for.
+        """
+        if self._postgres_retry.over():
+            self._tell("postgres_back", "PostgreSQL is back")
+
+    def _redis_well(self) -> None:
+        """Tell that it is back when it has done all that a turn asks: one may answer, and refuse an invalidate."""
+        if self._redis_retry.over():
+            self._tell("redis_back", "Redis is back")
 
     def _redis_lost(self, error: Exception) -> None:
         if not self._redis_retry.failing:

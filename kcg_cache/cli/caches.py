@@ -48,7 +48,7 @@ def _not_ours_to_load(_conn: object) -> NoReturn:
 class Database:
     """PostgreSQL as the options and libpq's environment name it; connected only when a cache has to load."""
 
-    def __init__(self, dsn: str, **defaults: int) -> None:
+    def __init__(self, dsn: str, **defaults: int | str) -> None:
         self._dsn = dsn
         self._defaults = defaults
         self._lent: Any = None
