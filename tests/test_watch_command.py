@@ -238,7 +238,8 @@ def test_the_health_check_says_how_the_watcher_is(start: Start, cli: Cli, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"beat": -health.STALE_SECONDS - 1}, "silent for 31 s, it was on duty"),
+        ({"beat": -health.STALE_SECONDS - 1}, " s, it was on duty"),
+        ({"beat": -7200.0}, "silent for 2 h, it was on duty"),  # for a minute more it says so
         ({"beat": 1000.0}, "silent for"),
         ({"state": "redis_lost"}, "pid 7: Redis lost"),
         ({"state": "postgres_lost"}, "pid 7: PostgreSQL lost"),
