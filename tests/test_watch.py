@@ -233,8 +233,8 @@ def test_rows_that_cannot_be_shared_are_told_once_and_watched_on(
     assert len(watching.told("rows_refused")) == 1
 
 
-def test_a_change_while_redis_was_down_is_found_when_it_is_back(start: Start, dsn: str, namespace: str) -> None:
-    """Redis keeps its data over the restart; the notification came while it was away."""
+def test_a_change_while_redis_did_not_answer_is_found_when_it_does(start: Start, dsn: str, namespace: str) -> None:
+    """It still has the old entry then; the notification came in the meantime, and nothing could be done about it."""
     with start_valkey() as redis, worker(redis.url, namespace) as reader:
         before = digest_of(reader, dsn)
         watching = start(dsn, redis=redis.url)
