@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from kcg_cache.cli.failures import Stop
 from kcg_cache.embedded import EmbeddedPostgres, EmbeddedValkey, start_postgres, start_replica, start_valkey
 from kcg_cache.settings import variable_of
 from tests.pg_fixtures import PostgresServer
+from tests.pooling import PGBOUNCER, pgbouncer
 from tests.programs import NOBODY, SOURCE, ended
 from tests.schemas import valid
 from tests.test_cli import Cli
@@ -332,6 +334,26 @@ def test_a_connection_lost_before_the_commit_was_done_is_asked_about(cli: Cli, c
     assert "is not known" not in end.err
     assert primary(pg_dsn) == ["3.2.0"]
     assert cache.inspect(1).invalidations == ()
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer on this machine")
+def test_behind_a_pooler_by_transactions_all_is_the_same(cli: Cli, cache: SharedCache, pg_dsn: str) -> None:
+    """The transaction is one server's from its first statement to its end, and a lost one is asked about."""
+    # Not pytest's own directory, which is its user's alone.
+    with (
+        tempfile.TemporaryDirectory(prefix="kcg-pgbouncer-") as place,
+        pgbouncer(pg_dsn, "transaction", Path(place)) as address,
+    ):
+        done = valid("change", cli.json(*PROMOTE, "--demote-to", "SHADOW", "--yes", "--dsn", address))
+        assert primary(pg_dsn) == ["3.3.0"]
+        execute(pg_dsn, _GATE.format(then="PERFORM pg_terminate_backend(pg_backend_pid());"))
+        lost = cli("promote", "dark-vessel", "3.2.0", "--role", "PRIMARY", "--yes", "--dsn", address)
+        assert primary(pg_dsn) == ["3.3.0"]
+    assert done["committed"]
+    assert lost.code == ExitCode.POSTGRES
+    assert "asking PostgreSQL what became of it" in lost.err
+    assert "rolled back: nothing was changed" in lost.err
+    assert len(cache.inspect(10).invalidations) == 1
 
 
 @pytest.mark.slow
