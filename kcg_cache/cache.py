@@ -645,6 +645,11 @@ class SharedCache:
         )
         return receipt.wait() if wait else receipt
 
+    def check_invalidates(self) -> None:
+        """Raise `StoreError` where an invalidate would fail now: before a change, which it would come too late for."""
+        self._store.inspect(1)
+        self._store.check_deletes()
+
     def commit_and_invalidate(self, conn: Any, *, reason: str | None = None, wait: bool = True) -> Invalidation:
         """Commit the transaction that is open on `conn`, then invalidate; see `invalidate` for the rest.
 
@@ -671,11 +676,6 @@ class SharedCache:
     def inspect(self, events: int = 10) -> State:
         """Look at what Redis holds for this dataset; raises `StoreError`."""
         return self._store.inspect(events)
-
-    def check_invalidates(self) -> None:
-        """Raise `StoreError` where an invalidate would fail now: before a change, which it would come too late for."""
-        self._store.inspect(1)
-        self._store.check_deletes()
 
     def server(self) -> dict[str, str]:
         """Give what the server says of itself (INFO); raises `StoreError`."""
