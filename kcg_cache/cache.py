@@ -645,6 +645,11 @@ class SharedCache:
         )
         return receipt.wait() if wait else receipt
 
+    def check_invalidates(self) -> None:
+        """Raise `StoreError` where an invalidate would fail now: before a change, which it would come too late for."""
+        self._store.inspect(1)
+        self._store.check_deletes()
+
     def commit_and_invalidate(self, conn: Any, *, reason: str | None = None, wait: bool = True) -> Invalidation:
         """Commit the transaction that is open on `conn`, then invalidate; see `invalidate` for the rest.
 
@@ -679,11 +684,6 @@ class SharedCache:
     def unwatch(self, holder: str) -> bool:
         """Give the watch back at once; False when it was another's by now. Raises `StoreError`."""
         return self._store.unwatch(holder)
-
-    def check_invalidates(self) -> None:
-        """Raise `StoreError` where an invalidate would fail now: before a change, which it would come too late for."""
-        self._store.inspect(1)
-        self._store.check_deletes()
 
     def server(self) -> dict[str, str]:
         """Give what the server says of itself (INFO); raises `StoreError`."""

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ import pytest
 import redis
 
 from kcg_cache import Settings, SharedCache, queries
-from kcg_cache.cli import outcome
+from kcg_cache.changes import Promote, carry_out
+from kcg_cache.cli import changing, outcome, withdrawing
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop
 from kcg_cache.embedded import EmbeddedPostgres, EmbeddedValkey, start_postgres, start_replica, start_valkey
 from kcg_cache.settings import variable_of
 from tests.pg_fixtures import PostgresServer
+from tests.pooling import PGBOUNCER, pgbouncer
 from tests.programs import NOBODY, SOURCE, ended
 from tests.schemas import valid
 from tests.test_cli import Cli
@@ -195,6 +198,14 @@ def test_with_redis_down_before_it_nothing_is_committed(cli: Cli, pg_dsn: str) -
     assert primary(pg_dsn) == ["3.2.0"]
 
 
+def test_a_dry_run_with_redis_down_shows_the_change_and_that_it_would_fail(cli: Cli, pg_dsn: str) -> None:
+    """The rows are PostgreSQL's; whether they could be withdrawn is another question."""
+    ended = cli(*PROMOTE, "--dry-run", "--dsn", pg_dsn, "--json", KCG_CACHE_REDIS_URL=NOBODY)
+    assert ended.code == ExitCode.REDIS
+    assert valid("change", json.loads(ended.out))["difference"]
+    assert "cannot be withdrawn now" in ended.err
+
+
 def test_with_a_redis_that_answers_and_deletes_nothing_nothing_is_committed(
     cli: Cli, pg_dsn: str, valkey: EmbeddedValkey
 ) -> None:
@@ -323,6 +334,26 @@ def test_a_connection_lost_before_the_commit_was_done_is_asked_about(cli: Cli, c
     assert "is not known" not in end.err
     assert primary(pg_dsn) == ["3.2.0"]
     assert cache.inspect(1).invalidations == ()
+
+
+@pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer on this machine")
+def test_behind_a_pooler_by_transactions_all_is_the_same(cli: Cli, cache: SharedCache, pg_dsn: str) -> None:
+    """The transaction is one server's from its first statement to its end, and a lost one is asked about."""
+    # Not pytest's own directory, which is its user's alone.
+    with (
+        tempfile.TemporaryDirectory(prefix="kcg-pgbouncer-") as place,
+        pgbouncer(pg_dsn, "transaction", Path(place)) as address,
+    ):
+        done = valid("change", cli.json(*PROMOTE, "--demote-to", "SHADOW", "--yes", "--dsn", address))
+        assert primary(pg_dsn) == ["3.3.0"]
+        execute(pg_dsn, _GATE.format(then="PERFORM pg_terminate_backend(pg_backend_pid());"))
+        lost = cli("promote", "dark-vessel", "3.2.0", "--role", "PRIMARY", "--yes", "--dsn", address)
+        assert primary(pg_dsn) == ["3.3.0"]
+    assert done["committed"]
+    assert lost.code == ExitCode.POSTGRES
+    assert "asking PostgreSQL what became of it" in lost.err
+    assert "rolled back: nothing was changed" in lost.err
+    assert len(cache.inspect(10).invalidations) == 1
 
 
 @pytest.mark.slow
@@ -512,6 +543,45 @@ def _blocked(dsn: str) -> bool:
             "WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0"
         )
         return bool(cursor.fetchall())
+
+
+def test_a_commit_that_the_rows_do_not_bear_out_is_withdrawn_and_told(
+    cache: SharedCache, pg_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that crashed may have given the transaction's id to another one."""
+    lost = psycopg2.OperationalError("lost")
+    lost.add_note("not known")
+
+    def unanswered(*_arguments: Any, **_options: Any) -> None:
+        raise lost
+
+    monkeypatch.setattr(cache, "commit_and_invalidate", unanswered)
+    monkeypatch.setattr(outcome, "settled", lambda *_arguments: False)
+    options = changing._Options(False, True, None, False, None, None, None, pg_dsn, False)
+    wish = Promote("dark-vessel", "3.3.0", "PRIMARY")
+    with (
+        contextlib.closing(psycopg2.connect(pg_dsn)) as conn,
+        pytest.raises(Stop, match="the rows are not as it left them") as caught,
+    ):
+        changing._committed(cache, options, conn, wish, carry_out(conn, wish))
+    assert caught.value.code is ExitCode.FINDING
+    assert len(cache.inspect(10).invalidations) == 1
+
+
+def test_an_interrupt_of_the_wait_says_that_it_is_committed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody shall promote again what is promoted. What else there is to say, the wait says."""
+
+    def interrupted(*_arguments: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(withdrawing, "finished", interrupted)
+    nothing: Any = None
+    options = changing._Options(False, True, None, False, None, None, None, "", False)
+    with pytest.raises(KeyboardInterrupt):
+        changing._in_force(nothing, options, nothing)
+    assert capsys.readouterr().err == "kcg-cache: the change is committed; there is nothing to repeat\n"
 
 
 def test_the_receipt_names_who_is_on_the_new_rows(cli: Cli, cache: SharedCache, pg_dsn: str) -> None:

@@ -167,24 +167,29 @@ def _run(wish: Wish, options: _Options) -> None:
         raise typer.BadParameter("--no-wait and --wait-for-fleet are two different wishes: give one of them")
     if not (options.yes or options.dry_run or _can_ask(options)):
         raise Stop(ExitCode.USAGE, f"nobody can be asked here: give --yes to {wish}, or --dry-run to see what it does")
-    database = Database(options.dsn)
-    planned, done, withdrawn = None, None, None
     with opened(options.redis, options.namespace) as cache:
-        _check_redis(cache)
-        if options.dry_run or not options.yes:
-            planned = _planned(database, wish)
-            if planned.steps and not options.dry_run:
-                _show(options, wish, planned, done=False)
-                _ask(wish)
-                _check_redis(cache)  # a person may take long
-        if not options.dry_run and (planned is None or planned.steps):
-            done, receipt = _made(database, cache, options, wish, planned)
-            if receipt is not None:
-                withdrawn = _in_force(cache, options, receipt)
-    asked = planned is not None and done is not None
-    shown = done or planned
-    assert shown is not None
-    _show(options, wish, shown, done=withdrawn is not None, withdrawn=withdrawn, brief=asked)
+        if options.dry_run:
+            _show(options, wish, _planned(Database(options.dsn), wish), done=False)
+            _check_redis(cache)  # it would fail here
+        else:
+            _do(cache, options, wish)
+
+
+def _do(cache: SharedCache, options: _Options, wish: Wish) -> None:
+    """Ask, unless it is told not to; change, commit, withdraw, and show it."""
+    database = Database(options.dsn)
+    _check_redis(cache)
+    planned = None
+    if not options.yes:
+        planned = _planned(database, wish)
+        _show(options, wish, planned, done=False)
+        if not planned.steps:
+            return
+        _ask(wish)
+        _check_redis(cache)  # a person may take long
+    done, receipt = _made(database, cache, options, wish, planned)
+    withdrawn = None if receipt is None else _in_force(cache, options, receipt)
+    _show(options, wish, done, done=receipt is not None, withdrawn=withdrawn, brief=planned is not None)
     if withdrawn is not None and withdrawn.finding:
         raise Stop(withdrawn.code, withdrawn.finding)
 

@@ -1,8 +1,12 @@
 """A commit that was not answered: PostgreSQL is asked what became of its transaction."""
 
+import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+
+from rich.console import Console
 
 from kcg_cache import postgres
 from kcg_cache.cli.exits import ExitCode
@@ -36,7 +40,8 @@ def settled(dsn: str, transaction: str, error: Exception, is_so: Callable[[Any],
     """
     look = f"look with SELECT pg_xact_status('{transaction}')"
     try:
-        status, so = _asked(dsn, transaction, is_so)
+        with _progress():
+            status, so = _asked(dsn, transaction, is_so)
     except KeyboardInterrupt as interrupt:
         # What else there is to say, and what to run, has been noted on the error.
         interrupt.add_note(" ".join([*getattr(error, "__notes__", ()), f"({look})"]))
@@ -51,6 +56,13 @@ def settled(dsn: str, transaction: str, error: Exception, is_so: Callable[[Any],
         ExitCode.POSTGRES,
         f"what became of the change is not known ({status or 'PostgreSQL cannot be asked'}): {look}",
     ) from error
+
+
+def _progress() -> AbstractContextManager[object]:
+    """Show a person at a terminal that it is still asked."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return nullcontext()
+    return Console(stderr=True).status("asking PostgreSQL what became of it")
 
 
 def _asked(dsn: str, transaction: str, is_so: Callable[[Any], bool]) -> tuple[str | None, bool]:
