@@ -291,6 +291,8 @@ class Watcher:
 
     def _postgres_lost(self, error: Exception) -> None:
         """Give the watch back, for another watcher may reach the server; then wait before the next try."""
+        if self._stop.is_set():
+            return  # what failed was cancelled so that it ends
         if not self._postgres_retry.failing:
             self._tell("postgres_lost", f"PostgreSQL: {error}".strip(), error=str(error).strip())
         self._give_back()

@@ -124,6 +124,24 @@ def test_a_signal_ends_it_in_order(start: Start, cli: Cli, client: Any, number: 
     assert not client.exists(key)
 
 
+def test_a_table_that_somebody_locks_does_not_keep_it(start: Start, cli: Cli, client: Any, dsn: str) -> None:
+    """The statement that waits is cancelled, and the watch given back."""
+    watch = start("--interval", "0.2s")
+    watch.until("nothing_shared")
+    with contextlib.closing(psycopg2.connect(dsn)) as conn, conn.cursor() as cursor:
+        cursor.execute("LOCK TABLE kcg.detection_models IN ACCESS EXCLUSIVE MODE")
+
+        def waits() -> Any:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            (count,) = cursor.fetchone() or (0,)
+            return count
+
+        eventually(waits)
+        assert watch.end() == (0, "")
+    assert not client.exists(Keys.of(cli.namespace, "active_versions").watch)
+    assert [event for event in watch.events if event["event"] == "postgres_lost"] == []
+
+
 def test_eight_processes_end_on_the_rows_that_somebody_committed(start: Start, cli: Cli, dsn: str) -> None:
     """Nobody called an invalidate: a trigger told the watcher, whose interval is an hour."""
     given = {"redis": cli.redis_url, "namespace": cli.namespace, "dsn": dsn, "processes": PROCESSES}

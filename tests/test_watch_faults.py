@@ -67,8 +67,10 @@ def test_a_database_that_takes_connections_and_refuses_the_rows_is_lost_once(
         assert [event.name for event in watching.events] == ["listening", "on_duty", "postgres_lost"]
         assert "does not exist" in watching.told("postgres_lost")[0].text
         assert watching.watcher._postgres_retry._tries >= 3
-        change(sampled, "ALTER SCHEMA away RENAME TO kcg")
-        promote(sampled)
+        # In one transaction: between the two it would find the old rows equal, and look no more.
+        change(
+            sampled, "ALTER SCHEMA away RENAME TO kcg; UPDATE kcg.detection_model_versions SET params = '{\"a\": 1}'"
+        )
         watching.await_event("postgres_back")
         assert watching.await_event("invalidated").details["replaced"] == before
         assert (len(watching.told("postgres_lost")), len(watching.told("postgres_back"))) == (1, 1)

@@ -48,16 +48,18 @@ def _not_ours_to_load(_conn: object) -> NoReturn:
 class Database:
     """PostgreSQL as the options and libpq's environment name it; connected only when a cache has to load."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, **defaults: int | str) -> None:
         self._dsn = dsn
+        self._defaults = defaults
         self._lent: Any = None
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[Any]:
         """Open a connection, lend and close it: what `SharedCache.read` takes as its `conn`."""
+        before = self._lent
         with contextlib.ExitStack() as stack:
             try:
-                self._lent = stack.enter_context(postgres.connect(self._dsn))
+                self._lent = stack.enter_context(postgres.connect(self._dsn, **self._defaults))
             except postgres.ERRORS as error:
                 if not self._dsn:
                     error.add_note("(without --dsn, libpq's environment decides: PGSERVICE, PGHOST, PGDATABASE …)")
@@ -65,7 +67,13 @@ class Database:
             try:
                 yield self._lent
             finally:
-                self._lent = None
+                self._lent = before
+
+    def cancel(self) -> None:
+        """Cancel the statement that runs on the connection that is lent, if any."""
+        if (lent := self._lent) is not None:
+            with contextlib.suppress(Exception):
+                lent.cancel()
 
     def interruptible(self, work: Callable[[], _Result]) -> _Result:
         """Give what `work` gives. On Ctrl-C the statement that runs is cancelled, so that a fill lock is released.
@@ -89,9 +97,7 @@ class Database:
         try:
             done.wait()
         except KeyboardInterrupt:
-            if (lent := self._lent) is not None:
-                with contextlib.suppress(Exception):
-                    lent.cancel()
+            self.cancel()
             done.wait(_GRACE)
             raise
         if errors:

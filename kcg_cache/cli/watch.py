@@ -7,16 +7,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from kcg_cache import postgres
 from kcg_cache.cli import health, shown, systemd
-from kcg_cache.cli.caches import opened
+from kcg_cache.cli.caches import Database, opened
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop as End
 from kcg_cache.cli.failures import one_line
@@ -68,13 +66,13 @@ def watch(  # noqa: PLR0913 - a command's options are its arguments
     voice = _Voice(as_json=as_json)
     with opened(redis, namespace) as cache, contextlib.closing(Stop()) as stop:
         told = _Health(state, cache.settings.namespace)
-        connect = partial(postgres.connect, dsn, fallback_application_name="kcg-cache-watch", **KEEPALIVE)
-        watcher = Watcher(cache, connect, interval=interval, stop=stop, on_event=voice, on_beat=told)
+        database = Database(dsn, fallback_application_name="kcg-cache-watch", **KEEPALIVE)
+        watcher = Watcher(cache, database.connection, interval=interval, stop=stop, on_event=voice, on_beat=told)
         if once:
             watcher.once()
             return
         try:
-            _until_told(stop, watcher.run)
+            _until_told(stop, watcher.run, database.cancel)
         finally:
             told.ended()
 
@@ -149,8 +147,10 @@ class _Health:
                 self._path.unlink()
 
 
-def _until_told(stop: Stop, work: Callable[[], None]) -> None:
-    """Do `work` on a thread until SIGTERM or SIGINT: the driver does not come back while a server hangs.
+def _until_told(stop: Stop, work: Callable[[], None], cancel: Callable[[], None]) -> None:
+    """Do `work` on a thread until SIGTERM or SIGINT; `cancel` the statement that keeps it then.
+
+    On a thread, for the driver does not come back to Python before PostgreSQL has answered.
 
     Raises what `work` raises; `KeyboardInterrupt` after SIGINT.
     """
@@ -170,6 +170,8 @@ def _until_told(stop: Stop, work: Callable[[], None]) -> None:
         while not done.wait(1.0):
             if came and SYSTEM.now() - came[0][1] > _GRACE:
                 break
+            if came:
+                cancel()
     if errors:
         raise errors[0]
     if any(number == signal.SIGINT for number, _ in came):
