@@ -101,6 +101,7 @@ class Watcher:
         self._next_round = 0.0
         self._next_check = 0.0
         self._on_duty: bool | None = None
+        self._duty_told: bool | None = None
         self._redis_retry = Retry(system)
         self._postgres_retry = Retry(system)
         self._told: tuple[str, ...] = ()
@@ -140,7 +141,11 @@ class Watcher:
             self._is_due("PostgreSQL is back")
         self._next_check = self._system.now() + self._ttl / BEATS
         self._health = self._health._replace(hears=listener.hears)
-        if listener.hears:
+        if not self._postgres_retry.failing:
+            self._tell_how()
+
+    def _tell_how(self) -> None:
+        if self._health.hears:
             self._tell("listening", "listening for changes", interval_seconds=self._interval)
         elif not self._polling_told:
             self._polling_told = True
@@ -202,13 +207,14 @@ class Watcher:
             self._is_due("Redis is back")
         if ours == self._on_duty:
             return
-        if ours:
-            if self._on_duty is not None:
-                self._is_due("takeover")
-            self._tell("on_duty", "on duty")
-        else:
-            self._tell("standing_by", "standing by: another watcher is on duty")
+        if ours and self._on_duty is not None:
+            self._is_due("takeover")
         self._on_duty = ours
+        if ours != self._duty_told:
+            self._duty_told = ours
+            self._tell(
+                *(("on_duty", "on duty") if ours else ("standing_by", "standing by: another watcher is on duty"))
+            )
 
     def _give_back(self) -> None:
         """Let another watcher take over at once; when Redis does not answer, it does when the time is up."""
@@ -300,6 +306,7 @@ class Watcher:
         """
         if self._postgres_retry.over():
             self._tell("postgres_back", "PostgreSQL is back")
+            self._tell_how()
 
     def _redis_well(self) -> None:
         """Tell that it is back when it has done all that a turn asks: one may answer, and refuse an invalidate."""
