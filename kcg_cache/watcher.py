@@ -105,7 +105,8 @@ class Watcher:
         self._postgres_retry = Retry(system)
         self._told: tuple[str, ...] = ()
         self._refused = ""
-        self._polling_told = False
+        self._told_hearing: bool | None = None
+        self._told_duty: bool | None = None
         self._health = Health("starting", hears=False, rounds=0, invalidations=0, digest=None, round_at=None)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -136,15 +137,16 @@ class Watcher:
 
     def _connected(self, listener: Listener) -> None:
         self._started = True
-        if self._postgres_retry.over():
-            self._due.append("PostgreSQL is back")
-            self._tell("postgres_back", "PostgreSQL is back")
+        if self._postgres_retry.failing:
+            self._because("PostgreSQL is back")
         self._next_check = self._system.now() + self._ttl / BEATS
         self._health = self._health._replace(hears=listener.hears)
+        if listener.hears is self._told_hearing:
+            return
+        self._told_hearing = listener.hears
         if listener.hears:
             self._tell("listening", "listening for changes", interval_seconds=self._interval)
-        elif not self._polling_told:
-            self._polling_told = True
+        else:
             self._tell(
                 "polling",
                 f"warning: no notification comes through (a pooler that pools transactions?), so every change is found "
@@ -163,13 +165,16 @@ class Watcher:
                 if self._due:
                     self._round(listener)
                 elif self._system.now() >= self._next_round:
-                    self._due.append("interval")
+                    self._because("interval")
                     self._round(listener)
         except (StoreError, InvalidateError) as error:
             self._redis_lost(error)
             self._beat("redis_lost")
             self._noting(listener, self._redis_retry.next())
             return
+        # Not before a look has succeeded: a server that lets us in and refuses each statement is not back.
+        if self._postgres_retry.over():
+            self._tell("postgres_back", "PostgreSQL is back")
         self._beat("on_duty" if self._on_duty else "standing_by")
         beat = self._ttl / BEATS
         left = max(0.0, min(beat, self._next_round - self._system.now()) if self._on_duty else beat)
@@ -186,25 +191,32 @@ class Watcher:
 
     def _heard(self, payload: str) -> None:
         self._payload = payload
-        if "notification" not in self._due:
-            self._due.append("notification")
+        self._because("notification")
+
+    def _because(self, cause: str) -> None:
+        """Let a round be due, and remember why."""
+        if cause not in self._due:
+            self._due.append(cause)
 
     # --- who is on duty ---------------------------------------------------------------------------------------------
 
     def _claim(self) -> None:
         ours = self._cache.watch(self._holder, self._ttl)
         if self._redis_retry.over():
-            self._due.append("Redis is back")
+            self._because("Redis is back")
             self._tell("redis_back", "Redis is back")
         if ours == self._on_duty:
             return
+        if ours and self._on_duty is not None:
+            self._because("takeover")
+        self._on_duty = ours
+        if ours is self._told_duty:
+            return
+        self._told_duty = ours
         if ours:
-            if self._on_duty is not None:
-                self._due.append("takeover")
             self._tell("on_duty", "on duty")
         else:
             self._tell("standing_by", "standing by: another watcher is on duty")
-        self._on_duty = ours
 
     def _give_back(self) -> None:
         """Let another watcher take over at once; when Redis does not answer, it does when the time is up."""
@@ -216,7 +228,7 @@ class Watcher:
 
     def _round(self, listener: Listener) -> None:
         """Compare and withdraw. What was due is no longer when this returns; what fails leaves it due."""
-        causes, payload = tuple(dict.fromkeys(self._due)), self._payload
+        causes, payload = tuple(self._due), self._payload
         began = self._system.now()
         digest = self._digest(listener.connection)
         if digest is not None:
