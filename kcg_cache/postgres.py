@@ -4,6 +4,7 @@ import contextlib
 import enum
 import inspect
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -312,6 +313,15 @@ def execute(conn: Any, sql: str, *values: Any) -> int:
         # Without values None: text that is no template may hold a '%'.
         cursor.execute(sql, values or None)
         return int(cursor.rowcount)
+
+
+def hang_up(conn: Any) -> None:
+    """End a connection under whoever waits for an answer on it, from another thread; that one gets an error at once.
+
+    The driver's `cancel` asks the server, and stops the whole process until that answers: one that hangs never does.
+    """
+    with socket.socket(fileno=os.dup(conn.fileno())) as ours:
+        ours.shutdown(socket.SHUT_RDWR)
 
 
 def dsn_of_database(dsn: str, name: str) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def test_a_signal_ends_it_in_order(start: Start, cli: Cli, client: Any, number: 
 
 
 def test_a_table_that_somebody_locks_does_not_keep_it(start: Start, cli: Cli, client: Any, dsn: str) -> None:
-    """The statement that waits is cancelled, and the watch given back."""
+    """It hangs up on the statement that waits, and gives the watch back."""
     watch = start("--interval", "0.2s")
     watch.until("nothing_shared")
     with contextlib.closing(psycopg2.connect(dsn)) as conn, conn.cursor() as cursor:
@@ -140,6 +141,32 @@ def test_a_table_that_somebody_locks_does_not_keep_it(start: Start, cli: Cli, cl
         assert watch.end() == (0, "")
     assert not client.exists(Keys.of(cli.namespace, "active_versions").watch)
     assert [event for event in watch.events if event["event"] == "postgres_lost"] == []
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_does_not_keep_it(start: Start, cli: Cli, client: Any, tmp_path: Path) -> None:
+    """Nor could the statement be cancelled there: that is asked of the server, too."""
+    with start_postgres() as server:
+        for part in ("schema", "sample_data"):
+            change(server.dsn, queries.load(part))
+        path = tmp_path / "state"
+        watch = start("--interval", "0.1s", "--dsn", server.dsn, "--state", str(path))
+        watch.until("nothing_shared")
+        with contextlib.closing(psycopg2.connect(server.dsn)) as conn, conn.cursor() as cursor:
+            cursor.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'kcg-cache-watch'")
+            (backend,) = cursor.fetchone() or (0,)
+        fields = Path(f"/proc/{backend}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        stopped = [backend, int(fields[1])]  # and the postmaster, which would pass a cancel on
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            # Ten times a second, until it waits for an answer.
+            eventually(lambda: path.exists() and time.time() - path.stat().st_mtime > 1.0)
+            assert watch.end() == (0, "")
+            assert not client.exists(Keys.of(cli.namespace, "active_versions").watch)
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
 
 
 def test_eight_processes_end_on_the_rows_that_somebody_committed(start: Start, cli: Cli, dsn: str) -> None:

@@ -75,6 +75,12 @@ class Database:
             with contextlib.suppress(Exception):
                 lent.cancel()
 
+    def hang_up(self) -> None:
+        """Hang up on the server in the middle of a statement, if any: also on one that does not answer any more."""
+        if (lent := self._lent) is not None:
+            with contextlib.suppress(Exception):
+                postgres.hang_up(lent)
+
     def interruptible(self, work: Callable[[], _Result]) -> _Result:
         """Give what `work` gives. On Ctrl-C the statement that runs is cancelled, so that a fill lock is released.
 

@@ -20,7 +20,8 @@ from kcg_cache.cli.failures import Stop as End
 from kcg_cache.cli.failures import one_line
 from kcg_cache.cli.options import AsJson, Debug, Dsn, Namespace, RedisUrl, duration
 from kcg_cache.cli.output import Output
-from kcg_cache.cli.streams import write
+from kcg_cache.cli.streams import say, write
+from kcg_cache.errors import ConfigurationError
 from kcg_cache.listening import KEEPALIVE, Stop
 from kcg_cache.system import SYSTEM
 from kcg_cache.watcher import Event, Health, Watcher
@@ -72,7 +73,7 @@ def watch(  # noqa: PLR0913 - a command's options are its arguments
             watcher.once()
             return
         try:
-            _until_told(stop, watcher.run, database.cancel)
+            _until_told(stop, watcher.run, database.hang_up)
         finally:
             told.ended()
 
@@ -114,7 +115,7 @@ def _facts(event: Event) -> str:
     details = event.details
     if "digest" not in details:
         return ""
-    digest = details["digest"][: shown.SHORT]
+    digest = (details["digest"] or "none")[: shown.SHORT]
     replaced = (details.get("replaced") or "")[: shown.SHORT]
     what = f"{one_line(replaced)} → {digest}" if replaced else digest
     return f"  {what}  ({', '.join(details['causes'])})"
@@ -127,6 +128,8 @@ class _Health:
         self._path = path
         self._namespace = namespace
         self._ready = False
+        self._written = False
+        self._refused = False
 
     def __call__(self, now: Health) -> None:
         status = f"STATUS={health.said(now.state)}, {shown.count(now.rounds, 'look')}, " + shown.count(
@@ -137,7 +140,20 @@ class _Health:
         systemd.notify(*ready, status, "WATCHDOG=1")
         if self._path is not None:
             beat = {"beat": SYSTEM.now(), "at": datetime.now(UTC).isoformat(), "pid": os.getpid()}
-            health.written(self._path, {**beat, "namespace": self._namespace, **now._asdict()})
+            self._write(self._path, {**beat, "namespace": self._namespace, **now._asdict()})
+
+    def _write(self, path: Path, document: dict[str, Any]) -> None:
+        """Write the state. One that can never be written is an error; a disk that is full later on keeps nobody."""
+        try:
+            health.written(path, document)
+        except ConfigurationError as error:
+            if not self._written:
+                raise
+            if not self._refused:
+                say(f"warning: {error} (it watches on)")
+            self._refused = True
+        else:
+            self._written, self._refused = True, False
 
     def ended(self) -> None:
         """Leave nothing that looks alive."""
@@ -147,8 +163,8 @@ class _Health:
                 self._path.unlink()
 
 
-def _until_told(stop: Stop, work: Callable[[], None], cancel: Callable[[], None]) -> None:
-    """Do `work` on a thread until SIGTERM or SIGINT; `cancel` the statement that keeps it then.
+def _until_told(stop: Stop, work: Callable[[], None], hang_up: Callable[[], None]) -> None:
+    """Do `work` on a thread until SIGTERM or SIGINT; `hang_up` on a statement that keeps it then.
 
     On a thread, for the driver does not come back to Python before PostgreSQL has answered.
 
@@ -171,7 +187,7 @@ def _until_told(stop: Stop, work: Callable[[], None], cancel: Callable[[], None]
             if came and SYSTEM.now() - came[0][1] > _GRACE:
                 break
             if came:
-                cancel()
+                hang_up()
     if errors:
         raise errors[0]
     if any(number == signal.SIGINT for number, _ in came):
