@@ -206,15 +206,22 @@ def test_a_dry_run_with_redis_down_shows_the_change_and_that_it_would_fail(cli: 
     assert "cannot be withdrawn now" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (("REPLICAOF", "127.0.0.1", "1"), "it does not accept writes"),
+        (("ACL", "SETUSER", "default", "-del"), "rights do not suffice"),
+    ],
+)
 def test_with_a_redis_that_answers_and_deletes_nothing_nothing_is_committed(
-    cli: Cli, pg_dsn: str, valkey: EmbeddedValkey
+    cli: Cli, pg_dsn: str, valkey: EmbeddedValkey, command: tuple[str, ...], words: str
 ) -> None:
-    """A replica gives every look, and would refuse the invalidate after the commit."""
+    """It gives every look, and would refuse the invalidate after the commit."""
     with redis.Redis.from_url(valkey.url) as client:
-        client.execute_command("REPLICAOF", "127.0.0.1", "1")
+        client.execute_command(*command)
     ended = cli(*PROMOTE, "--yes", "--dsn", pg_dsn, KCG_CACHE_REDIS_URL=valkey.url)
     assert (ended.code, ended.out) == (ExitCode.REDIS, "")
-    assert "it does not accept writes" in ended.err
+    assert words in ended.err
     assert "nothing was changed: what cannot be withdrawn now is not committed" in ended.err
     assert primary(pg_dsn) == ["3.2.0"]
 
