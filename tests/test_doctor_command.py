@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import psycopg2
 import pytest
 import redis
@@ -33,6 +32,7 @@ from kcg_cache.settings import variable_of
 from kcg_cache.version import __version__
 from tests.pg_fixtures import PostgresServer
 from tests.programs import NOBODY, SOURCE, Ended
+from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 from tests.waiting import eventually
 
@@ -131,13 +131,6 @@ def run(conn: Connection, statement: str) -> None:
         cursor.execute(statement)
 
 
-def schema() -> Any:
-    path = Path(__file__).parent.parent / "docs" / "schemas" / "doctor.json"
-    if not path.exists():
-        pytest.skip("the schema is in the checkout only")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def told(ended: Ended) -> Told:
     """Read the one document of a run: quiet otherwise, and with the exit code that it names."""
     assert ended.err == "", ended.err
@@ -179,9 +172,8 @@ def test_a_healthy_place_is_ok_and_every_check_is_told_of(
 def test_the_document_is_as_its_schema_says(cli: Cli, dsn: str, arguments: list[str]) -> None:
     """Whoever reads it by program relies on it."""
     found = ask(cli, "--dsn", dsn, *arguments)
-    jsonschema.Draft202012Validator.check_schema(schema())
-    jsonschema.validate(found.document, schema())
-    jsonschema.validate(ask(cli, "--dsn", "host=127.0.0.1 port=1", KCG_CACHE_REDIS_URL=NOBODY).document, schema())
+    valid("doctor", found.document)
+    valid("doctor", ask(cli, "--dsn", "host=127.0.0.1 port=1", KCG_CACHE_REDIS_URL=NOBODY).document)
 
 
 def test_it_changes_nothing(cli: Cli, dsn: str, admin: Any, cache: SharedCache, pg: Connection) -> None:

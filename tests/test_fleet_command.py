@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import orjson
 import psycopg2
 import pytest
@@ -25,11 +24,11 @@ from kcg_cache.embedded import start_valkey
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
 from tests.programs import SOURCE
+from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 from tests.test_fleet import Process, process
 from tests.waiting import eventually
 
-SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
 DIGEST = "d" * 32
 SECOND = 1_000_000
 #: Seconds that no machine needs, and that no test takes.
@@ -100,14 +99,6 @@ def steady(given: dict[str, Any], number: int) -> Iterator[list[Process]]:
         yield processes
 
 
-def valid(document: Any, name: str) -> Any:
-    """Hold a document against its schema, and give it back."""
-    schema = json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
-    return document
-
-
 def pids(readers: list[dict[str, Any]]) -> set[int]:
     return {reader["pid"] for reader in readers}
 
@@ -117,7 +108,7 @@ def pids(readers: list[dict[str, Any]]) -> set[int]:
 
 def test_nobody_is_said_to_be_nobody(cli: Cli) -> None:
     """An empty fleet is no failure."""
-    document = valid(cli.json("fleet"), "fleet")
+    document = valid("fleet", cli.json("fleet"))
     assert (document["entry"], document["readers"], document["unreadable"]) == (None, [], 0)
     assert "None that asked" in cli("fleet").out
 
@@ -135,7 +126,7 @@ def test_every_process_is_shown_by_host_forked_ones_too(cli: Cli, given: dict[st
         assert parent.popen.pid in expected
 
         def shown() -> Any:
-            document = valid(cli.json("fleet"), "fleet")
+            document = valid("fleet", cli.json("fleet"))
             current = [reader for reader in document["readers"] if reader["standing"] == "current"]
             counted = all(reader["counted_seconds"] for reader in current)
             return document if pids(current) == expected and counted else None
@@ -189,7 +180,7 @@ def test_who_was_given_older_rows_than_are_shared_is_a_finding(
     plant(60.0, "SAME", loaded=-100.0)
     ended = cli("fleet", "--json")
     assert ended.code == ExitCode.FINDING
-    (reader,) = valid(json.loads(ended.out), "fleet")["readers"]
+    (reader,) = valid("fleet", json.loads(ended.out))["readers"]
     assert reader["standing"] == "lagging"
     assert ended.err == "kcg-cache: given rows from before the shared ones, which must not be: ghost:77\n"
 
@@ -200,7 +191,7 @@ def test_whatever_stands_in_a_record_is_shown_as_it_is(cli: Cli, plant: Callable
     plant(60.0, "WAIT", reader="1" * 16, host="\x1b[2Jevil\nhost", application="[bold]x", counted_seconds=1)
     plant(60.0, "FILL", reader="2" * 16, host="private", private_ms=100)
     client.hset(Keys.of(cli.namespace, "active_versions").fleet, "junk", "junk")
-    document = valid(cli.json("fleet"), "fleet")
+    document = valid("fleet", cli.json("fleet"))
     assert document["unreadable"] == 1
     assert document["totals"] | {"loading": 1, "waiting": 1, "private": 1} == document["totals"]
     ended = cli("fleet")
@@ -238,7 +229,7 @@ def test_the_receipt_names_who_is_on_the_new_rows_and_who_is_silent(cli: Cli, gi
         running = {one.popen.pid for one in processes[:3]}
         stopped.send_signal(signal.SIGSTOP)
         killed.kill()
-        document = valid(cli.json("invalidate", "--reason", "x", "--wait-for-fleet", LONG), "invalidate")
+        document = valid("invalidate", cli.json("invalidate", "--reason", "x", "--wait-for-fleet", LONG))
         fleet = document["fleet"]
         assert (document["in_force"], fleet["complete"], fleet["pending"], fleet["lagging"]) == (True, True, [], [])
         assert {stopped.pid, killed.pid} <= pids(fleet["silent"])
@@ -280,9 +271,9 @@ def test_who_loads_is_pending_until_it_has_loaded(given: dict[str, Any], operato
 def test_without_the_option_the_receipt_has_no_fleet(cli: Cli, plant: Callable[..., None]) -> None:
     """Nobody is waited for."""
     plant(60.0, "FILL")
-    document = valid(cli.json("invalidate", "--reason", "x", "--no-wait"), "invalidate")
+    document = valid("invalidate", cli.json("invalidate", "--reason", "x", "--no-wait"))
     assert document["fleet"] is None
-    assert valid(cli.json("invalidate", "--reason", "x"), "invalidate")["fleet"] is None
+    assert valid("invalidate", cli.json("invalidate", "--reason", "x"))["fleet"] is None
 
 
 def test_who_has_not_taken_it_up_in_time_is_named_and_fails(cli: Cli, plant: Callable[..., None]) -> None:
@@ -303,7 +294,7 @@ def test_who_has_not_taken_it_up_in_time_is_named_and_fails(cli: Cli, plant: Cal
     assert re.search(r"ghost +detector +on the new rows +80", ended.out)
     failed = cli("invalidate", "--reason", "x", "--wait-for-fleet", "0", "--json")
     assert failed.code == ExitCode.FINDING
-    fleet = valid(json.loads(failed.out), "invalidate")["fleet"]
+    fleet = valid("invalidate", json.loads(failed.out))["fleet"]
     assert [len(fleet[name]) for name in ("new", "pending", "silent", "lagging")] == [1, 2, 1, 0]
 
 

@@ -14,7 +14,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 import redis
 from rich.cells import cell_len
@@ -30,12 +29,12 @@ from kcg_cache.settings import variable_of
 from tests import test_cli
 from tests.doubles import Source, once
 from tests.programs import NOBODY
+from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 
 cli = test_cli.cli
 
 _SECONDS = 60.0
-_SCHEMA = Path(__file__).parent.parent / "docs" / "schemas" / "log.json"
 
 
 @dataclass
@@ -92,7 +91,7 @@ class Follower:
     def next_json(self) -> Any:
         """Give its next line, which is a document that the schema knows."""
         entry = json.loads(self.next())
-        validator("entry").validate(entry)
+        valid("log", entry, part="entry")
         return entry
 
     def said(self, text: str) -> None:
@@ -138,17 +137,10 @@ def following(cli: Cli, *arguments: str, may_say_more: bool = False) -> Iterator
         process.stderr.close()
 
 
-def validator(definition: str | None = None) -> Any:
-    schema = json.loads(_SCHEMA.read_text(encoding="utf-8"))
-    if definition is not None:
-        schema = {"$defs": schema["$defs"], "$ref": f"#/$defs/{definition}"}
-    return jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER)
-
-
 def document(cli: Cli, *arguments: str) -> Any:
     """Give what ``log --json`` writes, which the schema knows."""
     found = cli.json("log", *arguments)
-    validator().validate(found)
+    valid("log", found)
     return found
 
 
@@ -240,7 +232,7 @@ def test_the_record_may_be_lost_and_the_events_still_tell(cli: Cli, shared: Shar
     assert ended.code == 0
     assert "no stream but something else stands under the key of the invalidations" in ended.err
     found = json.loads(ended.out)
-    validator().validate(found)
+    valid("log", found)
     assert found["no_stream"] == ["invalidations"]
     assert [entry["kind"] for entry in found["entries"]] == ["fill", "invalidation"]
     told = found["entries"][1]

@@ -1,23 +1,20 @@
 """`kcg-cache lua`: the Redis scripts, as they are sent to a real server."""
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 
 from kcg_cache import lua, queries
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.settings import variable_of
 from tests.programs import SOURCE
+from tests.schemas import valid
 from tests.test_cli import Cli
 
 #: The schema is in the checkout.
 pytestmark = pytest.mark.checkout
-
-SCHEMA = Path(__file__).parent.parent / "docs" / "schemas" / "lua.json"
 
 
 @pytest.fixture
@@ -34,17 +31,10 @@ def cli(redis_url: str, tmp_path: Path) -> Cli:
     )
 
 
-def valid(document: Any) -> None:
-    """Hold a document against its schema."""
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(document, schema, cls=jsonschema.Draft202012Validator)
-
-
 def test_lua_lists_the_scripts_with_their_own_first_sentence(cli: Cli) -> None:
     """Every script is listed with what it says of itself, not with the part that is put before it."""
     listed = cli.json("lua")
-    valid(listed)
+    valid("lua", listed)
     assert tuple(each["name"] for each in listed) == lua.names()
     about = {each["name"]: each["about"] for each in listed}
     assert about["invalidate"] == "Delete the entry and the fill lock together, then log it (PROTOCOL R3, R7)."
@@ -61,7 +51,7 @@ def test_lua_prints_a_script_as_it_is_sent(cli: Cli, client: Any, name: str) -> 
     assert (ended.code, ended.err) == (0, "")
     assert client.script_load(ended.out) == lua.load(name).sha
     told = cli.json("lua", name)
-    valid(told)
+    valid("lua", told)
     assert (told["lua"], told["sha1"]) == (ended.out, lua.load(name).sha)
     assert (told["keys"], told["args"], told["reply"]) == tuple(map(list, lua.load(name)[3:]))
 

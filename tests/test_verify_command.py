@@ -8,10 +8,8 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from rich.cells import cell_len
 
@@ -24,6 +22,7 @@ from kcg_cache.verification import LOOKS, PAUSE, Verification
 from tests import test_cli
 from tests.doubles import TickedSystem
 from tests.programs import NOBODY, Ended
+from tests.schemas import valid
 from tests.test_cli import ANSI, Cli, Database
 from tests.waiting import eventually
 
@@ -32,18 +31,8 @@ database = test_cli.database
 cache = test_cli.cache
 filled = test_cli.filled
 
-_SCHEMA = Path(__file__).parent.parent / "docs" / "schemas" / "verify.json"
 _KEY = "k" * 16
 _LOCK = "ab" * 16
-
-
-def validated(document: Any) -> Any:
-    """Give a document that the schema knows."""
-    schema = json.loads(_SCHEMA.read_text(encoding="utf-8"))
-    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER).validate(
-        document
-    )
-    return document
 
 
 @pytest.fixture
@@ -59,7 +48,7 @@ def verify(cli: Cli, database: Database) -> Callable[..., Ended]:
 def found(ended: Ended, code: ExitCode, outcome: str) -> Any:
     """Give the document of a run that ended so."""
     assert ended.code == code, ended
-    document = validated(json.loads(ended.out))
+    document = valid("verify", json.loads(ended.out))
     assert (document["outcome"], document["agrees"]) == (outcome, code is ExitCode.OK)
     if code is ExitCode.OK:
         assert ended.err == ""
@@ -560,7 +549,7 @@ def test_watch_gives_a_document_for_each_round(cli: Cli, filled: SharedCache, da
     with cli.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
 
         def until(outcome: str) -> Any:
-            while (document := validated(json.loads(process.stdout.readline())))["outcome"] != outcome:
+            while (document := valid("verify", json.loads(process.stdout.readline())))["outcome"] != outcome:
                 assert document["outcome"] in ("same", "different")
             return document
 
@@ -617,7 +606,7 @@ def test_watch_outlives_a_restart_of_redis(cli: Cli, database: Database, namespa
         with there.start(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
 
             def until(outcome: str) -> Any:
-                while (document := validated(json.loads(process.stdout.readline())))["outcome"] != outcome:
+                while (document := valid("verify", json.loads(process.stdout.readline())))["outcome"] != outcome:
                     pass
                 return document
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import psycopg2
 import pytest
 
@@ -23,11 +22,11 @@ from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
 from kcg_cache.system import SYSTEM
 from tests.programs import NOBODY, SOURCE
+from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 from tests.test_fleet import process
 from tests.waiting import eventually
 
-SCHEMA = Path(__file__).parent.parent / "docs" / "schemas" / "watch.json"
 PROCESSES = 8
 
 
@@ -71,13 +70,12 @@ class Watch:
     def __init__(self, popen: Any) -> None:
         self.popen = popen
         self.events: list[dict[str, Any]] = []
-        self._schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
     def until(self, name: str) -> dict[str, Any]:
         """Read on until the next event of this name, and give it; each line is held to the schema."""
         while line := self.popen.stdout.readline():
             event = json.loads(line)
-            self._schema.validate(event)
+            valid("watch", event)
             self.events.append(event)
             if event["event"] == name:
                 return dict(event)
@@ -278,7 +276,7 @@ def test_a_watcher_that_is_silent_or_lost_is_not_well(cli: Cli, tmp_path: Path, 
     health.written(tmp_path / "state", document)
     ended = cli("watch", "--healthcheck", "--json", "--state", str(tmp_path / "state"))
     told = json.loads(ended.out)
-    jsonschema.validate(told, json.loads(SCHEMA.read_text(encoding="utf-8")))
+    valid("watch", told)
     assert (ended.code, told["healthy"]) == (ExitCode.FINDING, False)
     assert words in told["why"]
 
