@@ -56,7 +56,8 @@ class Health(NamedTuple):
     hears: bool
     rounds: int
     invalidations: int
-    #: Digest of the rows at the last round, and when that ended on `System.now`; None before the first.
+    #: Digest of the rows at the last round, and when that ended on `System.now`; None before the first. The digest is
+    #: None, too, where they cannot be shared.
     digest: str | None
     round_at: float | None
 
@@ -101,12 +102,12 @@ class Watcher:
         self._next_round = 0.0
         self._next_check = 0.0
         self._on_duty: bool | None = None
-        self._duty_told: bool | None = None
         self._redis_retry = Retry(system)
         self._postgres_retry = Retry(system)
         self._told: tuple[str, ...] = ()
         self._refused = ""
-        self._polling_told = False
+        self._told_hearing: bool | None = None
+        self._told_duty: bool | None = None
         self._health = Health("starting", hears=False, rounds=0, invalidations=0, digest=None, round_at=None)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -138,17 +139,15 @@ class Watcher:
     def _connected(self, listener: Listener) -> None:
         self._started = True
         if self._postgres_retry.failing:
-            self._is_due("PostgreSQL is back")
+            self._because("PostgreSQL is back")
         self._next_check = self._system.now() + self._ttl / BEATS
         self._health = self._health._replace(hears=listener.hears)
-        if not self._postgres_retry.failing:
-            self._tell_how()
-
-    def _tell_how(self) -> None:
-        if self._health.hears:
+        if listener.hears is self._told_hearing:
+            return
+        self._told_hearing = listener.hears
+        if listener.hears:
             self._tell("listening", "listening for changes", interval_seconds=self._interval)
-        elif not self._polling_told:
-            self._polling_told = True
+        else:
             self._tell(
                 "polling",
                 f"warning: no notification comes through (a pooler that pools transactions?), so every change is found "
@@ -167,16 +166,19 @@ class Watcher:
                 if self._due:
                     self._round(listener)
                 elif self._system.now() >= self._next_round:
-                    self._is_due("interval")
+                    self._because("interval")
                     self._round(listener)
-            else:
-                self._postgres_well()
-                self._redis_well()
         except (StoreError, InvalidateError) as error:
             self._redis_lost(error)
             self._beat("redis_lost")
             self._noting(listener, self._redis_retry.next())
             return
+        # Not before a look has succeeded: a server that lets us in and refuses each statement is not back, nor is one
+        # that answers and refuses the invalidate.
+        if self._redis_retry.over():
+            self._tell("redis_back", "Redis is back")
+        if self._postgres_retry.over():
+            self._tell("postgres_back", "PostgreSQL is back")
         self._beat("on_duty" if self._on_duty else "standing_by")
         beat = self._ttl / BEATS
         left = max(0.0, min(beat, self._next_round - self._system.now()) if self._on_duty else beat)
@@ -193,9 +195,10 @@ class Watcher:
 
     def _heard(self, payload: str) -> None:
         self._payload = payload
-        self._is_due("notification")
+        self._because("notification")
 
-    def _is_due(self, cause: str) -> None:
+    def _because(self, cause: str) -> None:
+        """Let a round be due, and remember why."""
         if cause not in self._due:
             self._due.append(cause)
 
@@ -204,17 +207,19 @@ class Watcher:
     def _claim(self) -> None:
         ours = self._cache.watch(self._holder, self._ttl)
         if self._redis_retry.failing:
-            self._is_due("Redis is back")
+            self._because("Redis is back")
         if ours == self._on_duty:
             return
         if ours and self._on_duty is not None:
-            self._is_due("takeover")
+            self._because("takeover")
         self._on_duty = ours
-        if ours != self._duty_told:
-            self._duty_told = ours
-            self._tell(
-                *(("on_duty", "on duty") if ours else ("standing_by", "standing by: another watcher is on duty"))
-            )
+        if ours is self._told_duty:
+            return
+        self._told_duty = ours
+        if ours:
+            self._tell("on_duty", "on duty")
+        else:
+            self._tell("standing_by", "standing by: another watcher is on duty")
 
     def _give_back(self) -> None:
         """Let another watcher take over at once; when Redis does not answer, it does when the time is up."""
@@ -229,7 +234,6 @@ class Watcher:
         causes, payload = tuple(self._due), self._payload
         began = self._system.now()
         digest = self._digest(listener.connection)
-        self._postgres_well()
         self._compared(digest, causes, payload)
         self._health = self._health._replace(digest=digest)
         self._due.clear()
@@ -263,7 +267,6 @@ class Watcher:
         elif filling and not _MISSED.isdisjoint(causes):
             why = "a fill in flight may have read before the change"
         else:
-            self._redis_well()
             name, text = ("nothing_shared", "nothing is shared") if shared is None else ("equal", "equal")
             if digest is not None and self._told != (name, digest):
                 self._told = (name, digest)
@@ -271,7 +274,6 @@ class Watcher:
             return
         about = f"{', '.join(causes)}{f' {payload}' if payload else ''}"
         receipt = self._cache.invalidate(reason=f"watch: {why} ({about})", wait=False)
-        self._redis_well()
         self._health = self._health._replace(invalidations=self._health.invalidations + 1)
         now = ("invalidated", str(digest), str(shared))
         again, self._told = self._told == now, now
@@ -298,20 +300,6 @@ class Watcher:
         self._give_back()
         self._beat("postgres_lost")
         self._stop.wait(self._postgres_retry.next())
-
-    def _postgres_well(self) -> None:
-        """Tell that it is back when it has done what it is asked for, and not when it can be connected to.
-
-        One that takes a connection and refuses the rows would be lost and back without end, and never waited for.
-        """
-        if self._postgres_retry.over():
-            self._tell("postgres_back", "PostgreSQL is back")
-            self._tell_how()
-
-    def _redis_well(self) -> None:
-        """Tell that it is back when it has done all that a turn asks: one may answer, and refuse an invalidate."""
-        if self._redis_retry.over():
-            self._tell("redis_back", "Redis is back")
 
     def _redis_lost(self, error: Exception) -> None:
         if not self._redis_retry.failing:

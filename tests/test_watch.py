@@ -210,6 +210,18 @@ def test_a_fill_in_flight_is_cancelled_after_a_notification_and_left_alone_at_th
     assert not client.exists(lock)
 
 
+def test_a_database_that_refuses_the_query_is_told_once_until_it_gives_rows(start: Start, dsn: str) -> None:
+    """It lets the watcher in each time: that alone is no reason to say that it is back."""
+    change(dsn, "ALTER TABLE kcg.detection_models RENAME TO gone")
+    watching = start(dsn)
+    assert "does not exist" in watching.await_event("postgres_lost").details["error"]
+    eventually(lambda: len([health for health in list(watching.beats) if health.state == "postgres_lost"]) >= 4)
+    assert [event.name for event in watching.events] == ["listening", "on_duty", "postgres_lost"]
+    change(dsn, "ALTER TABLE kcg.gone RENAME TO detection_models")
+    watching.await_event("postgres_back")
+    assert [event.name for event in watching.events[3:]] == ["nothing_shared", "postgres_back"]
+
+
 def test_rows_that_cannot_be_shared_are_told_once_and_watched_on(
     redis_url: str, namespace: str, dsn: str, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,8 +245,8 @@ def test_rows_that_cannot_be_shared_are_told_once_and_watched_on(
     assert len(watching.told("rows_refused")) == 1
 
 
-def test_a_change_while_redis_was_down_is_found_when_it_is_back(start: Start, dsn: str, namespace: str) -> None:
-    """Redis keeps its data over the restart; the notification came while it was away."""
+def test_a_change_while_redis_did_not_answer_is_found_when_it_does(start: Start, dsn: str, namespace: str) -> None:
+    """It still has the old entry then; the notification came in the meantime, and nothing could be done about it."""
     with start_valkey() as redis, worker(redis.url, namespace) as reader:
         before = digest_of(reader, dsn)
         watching = start(dsn, redis=redis.url)
@@ -303,6 +315,7 @@ def test_both_servers_restarted_under_it_in_any_order_miss_no_change(
         gate.open()
         assert watching.await_event("invalidated").details["replaced"] == before
         eventually(lambda: digest_of(reader, dsn) != before)
+        watching.await_event("postgres_back")
         assert [len(watching.told(name)) for name in ("postgres_lost", "postgres_back")] == [1, 1]
 
 

@@ -68,8 +68,9 @@ def promote(dsn: str, number: int = 1) -> None:
 class Watch:
     """A watcher in a process of its own, and the lines that it wrote."""
 
-    def __init__(self, popen: Any) -> None:
+    def __init__(self, popen: Any, dsn: str) -> None:
         self.popen = popen
+        self.dsn = dsn
         self.events: list[dict[str, Any]] = []
         self._schema = jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text(encoding="utf-8")))
 
@@ -107,7 +108,7 @@ def start(cli: Cli, dsn: str) -> Iterator[Start]:
             )
             stack.callback(popen.communicate)
             stack.callback(popen.kill)
-            return Watch(popen)
+            return Watch(popen, dsn)
 
         yield begin
 
@@ -212,7 +213,7 @@ def test_a_standby_is_refused_with_what_to_give_instead(cli: Cli) -> None:
 def test_once_looks_once_whoever_watches(start: Start, cli: Cli, dsn: str) -> None:
     """For cron: the exit code tells which server failed."""
     assert cli("show", "--dsn", dsn).code == ExitCode.OK
-    start().until("on_duty")
+    start().until("equal")
     change(dsn, "SET session_replication_role = replica; ALTER TABLE kcg.detection_model_versions DISABLE TRIGGER ALL")
     promote(dsn)
     ended = cli("watch", "--once", "--dsn", dsn)
@@ -262,10 +263,24 @@ def test_the_health_check_says_how_the_watcher_is(start: Start, cli: Cli, tmp_pa
     assert check()[0] == ExitCode.FINDING
 
 
+def test_a_state_file_that_cannot_be_written_later_does_not_end_it(start: Start, cli: Cli, tmp_path: Path) -> None:
+    """A full disk is no reason to leave the rows alone; it is told once, and the health check finds it silent."""
+    place = tmp_path / "run"
+    place.mkdir()
+    watch = start("--interval", "0.1s", "--state", str(place / "state"))
+    watch.until("nothing_shared")
+    eventually((place / "state").exists)
+    place.rename(tmp_path / "away")
+    assert b"cannot be written" in watch.popen.stderr.readline()
+    assert cli("show", "--dsn", watch.dsn).code == ExitCode.OK
+    watch.until("equal")
+    assert watch.end() == (0, "")
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"beat": -health.STALE_SECONDS - 1}, "silent for 31 s, it was on duty"),
+        ({"beat": -health.STALE_SECONDS - 1}, " s, it was on duty"),
         ({"beat": 1000.0}, "silent for"),
         ({"state": "redis_lost"}, "pid 7: Redis lost"),
         ({"state": "postgres_lost"}, "pid 7: PostgreSQL lost"),

@@ -19,20 +19,6 @@ from tests.test_watch import NEVER, Watching, change, digest_of, promote, shared
 from tests.waiting import eventually
 
 
-@dataclasses.dataclass
-class Counted:
-    """Connects, and counts how often."""
-
-    dsn: str
-    count: int = 0
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[Any]:
-        self.count += 1
-        with postgres.connect(self.dsn) as connection:
-            yield connection
-
-
 @pytest.fixture
 def sampled(pg_dsn: str) -> str:
     """Give a database with the sample data and no triggers."""
@@ -52,28 +38,6 @@ def begin(redis_url: str, namespace: str) -> Iterator[Callable[..., Watching]]:
             return watching
 
         yield started
-
-
-def test_a_database_that_takes_connections_and_refuses_the_rows_is_lost_once(
-    begin: Callable[..., Watching], sampled: str, redis_url: str, namespace: str
-) -> None:
-    """It is told once and tried ever less often, not lost and back five times a second."""
-    connect = Counted(sampled)
-    with worker(redis_url, namespace) as reader:
-        before = digest_of(reader, sampled)
-        change(sampled, "ALTER SCHEMA kcg RENAME TO away")
-        watching = begin(connect)
-        eventually(lambda: connect.count >= 8)  # two for each try: one to listen, and one that notifies it
-        assert [event.name for event in watching.events] == ["listening", "on_duty", "postgres_lost"]
-        assert "does not exist" in watching.told("postgres_lost")[0].text
-        assert watching.watcher._postgres_retry._tries >= 3
-        # In one transaction: between the two it would find the old rows equal, and look no more.
-        change(
-            sampled, "ALTER SCHEMA away RENAME TO kcg; UPDATE kcg.detection_model_versions SET params = '{\"a\": 1}'"
-        )
-        watching.await_event("postgres_back")
-        assert watching.await_event("invalidated").details["replaced"] == before
-        assert (len(watching.told("postgres_lost")), len(watching.told("postgres_back"))) == (1, 1)
 
 
 def test_a_redis_that_answers_and_refuses_the_rest_is_lost_once(
