@@ -15,11 +15,29 @@ from psycopg2.extensions import make_dsn, parse_dsn
 from tests.waiting import eventually
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+_TRIES = 5
 
 
 @contextlib.contextmanager
 def pgbouncer(dsn: str, mode: str, directory: Path) -> Iterator[str]:
     """Run a pgbouncer before the database, with its files in `directory`, and give its address."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(_TRIES):
+            # Between its choice and its use another may take the port.
+            with contextlib.suppress(_NotStartedError):
+                address = stack.enter_context(_started(dsn, mode, directory))
+                break
+        else:
+            raise AssertionError(f"pgbouncer did not start, {_TRIES} times")
+        yield address
+
+
+class _NotStartedError(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def _started(dsn: str, mode: str, directory: Path) -> Iterator[str]:
     assert PGBOUNCER is not None
     given = parse_dsn(dsn)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -40,7 +58,8 @@ def pgbouncer(dsn: str, mode: str, directory: Path) -> Iterator[str]:
             address = make_dsn(dsn, host="127.0.0.1", port=port)
 
             def ready() -> bool:
-                assert process.poll() is None, process.communicate()[1]
+                if process.poll() is not None:
+                    raise _NotStartedError(process.communicate()[1])
                 with contextlib.suppress(psycopg2.OperationalError), contextlib.closing(psycopg2.connect(address)):
                     return True
                 return False

@@ -1,20 +1,15 @@
 """``kcg-cache doctor`` against real servers: what can go wrong on them is made to."""
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
 import secrets
-import shutil
-import socket
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 import redis
 from psycopg2 import sql
@@ -31,6 +26,7 @@ from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
 from kcg_cache.version import __version__
 from tests.pg_fixtures import PostgresServer
+from tests.pooling import PGBOUNCER, pgbouncer
 from tests.programs import NOBODY, SOURCE, Ended
 from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
@@ -48,7 +44,6 @@ BEFORE = {
     "min-replicas-max-lag": "10",
     "save": "",
 }
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -672,40 +667,6 @@ def test_a_standby_is_found(cli: Cli, dsn: str, postgres_server: PostgresServer)
     with start_replica(postgres_server) as replica:
         found = ask_postgres(cli, replica.dsn)
     assert found.severity("KCG-P04", "standby") == "error"
-
-
-@contextlib.contextmanager
-def pgbouncer(dsn: str, mode: str, directory: Path) -> Iterator[str]:
-    """Run a pgbouncer before the database, with its files in `directory`, and give its address."""
-    assert PGBOUNCER is not None
-    given = parse_dsn(dsn)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    directory.chmod(0o755)  # whoever it runs as may enter; the password in it is that of a server of the tests
-    users = directory / "users.txt"
-    users.write_text(f'"{given["user"]}" "{given["password"]}"\n')
-    settings = directory / "pgbouncer.ini"
-    settings.write_text(
-        f"[databases]\n{given['dbname']} = host={given['host']} port={given['port']}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = scram-sha-256\nauth_file = {users}\npool_mode = {mode}\n"
-    )
-    # It refuses to run as root.
-    other: dict[str, Any] = {"user": "nobody"} if os.getuid() == 0 else {}
-    with subprocess.Popen([PGBOUNCER, "-q", settings], stderr=subprocess.PIPE, **other) as process:
-        try:
-            address = make_dsn(dsn, host="127.0.0.1", port=port)
-
-            def ready() -> bool:
-                assert process.poll() is None, process.communicate()[1]
-                with contextlib.suppress(psycopg2.OperationalError), contextlib.closing(psycopg2.connect(address)):
-                    return True
-                return False
-
-            eventually(ready)
-            yield address
-        finally:
-            process.terminate()
 
 
 @pytest.mark.skipif(PGBOUNCER is None, reason="no pgbouncer on this machine")

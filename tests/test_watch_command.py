@@ -67,8 +67,9 @@ def promote(dsn: str, number: int = 1) -> None:
 class Watch:
     """A watcher in a process of its own, and the lines that it wrote."""
 
-    def __init__(self, popen: Any) -> None:
+    def __init__(self, popen: Any, dsn: str) -> None:
         self.popen = popen
+        self.dsn = dsn
         self.events: list[dict[str, Any]] = []
 
     def until(self, name: str) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def start(cli: Cli, dsn: str) -> Iterator[Start]:
             )
             stack.callback(popen.communicate)
             stack.callback(popen.kill)
-            return Watch(popen)
+            return Watch(popen, dsn)
 
         yield begin
 
@@ -258,6 +259,20 @@ def test_the_health_check_says_how_the_watcher_is(start: Start, cli: Cli, tmp_pa
     assert os.listdir(tmp_path) == ["state"]  # noqa: PTH208 - names are enough
     watch.end()
     assert check()[0] == ExitCode.FINDING
+
+
+def test_a_state_file_that_cannot_be_written_later_does_not_end_it(start: Start, cli: Cli, tmp_path: Path) -> None:
+    """A full disk is no reason to leave the rows alone; it is told once, and the health check finds it silent."""
+    place = tmp_path / "run"
+    place.mkdir()
+    watch = start("--interval", "0.1s", "--state", str(place / "state"))
+    watch.until("nothing_shared")
+    eventually((place / "state").exists)
+    place.rename(tmp_path / "away")
+    assert b"cannot be written" in watch.popen.stderr.readline()
+    assert cli("show", "--dsn", watch.dsn).code == ExitCode.OK
+    watch.until("equal")
+    assert watch.end() == (0, "")
 
 
 @pytest.mark.parametrize(
