@@ -30,6 +30,8 @@ from kcg_cache.errors import StoreUnreachable
 from tests.conftest import Backend
 from tests.doubles import TickedSystem
 
+pytestmark = pytest.mark.once
+
 NUMBERS = Dataset("numbers", lambda conn: postgres.fetch(conn, "SELECT n FROM kcg_number"))
 
 #: A number that is checked when the transaction ends: 13 is refused, and at 666 the server hangs up.

@@ -14,6 +14,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 
 from kcg_cache import queries
 
+pytestmark = pytest.mark.once
+
 CHANNEL = "kcg_changes"
 TABLES = ("detection_models", "detection_model_versions", "detection_model_dependencies")
 #: A statement of each kind for each table, in an order in which each can be run on the rows of `notified`.

@@ -26,6 +26,8 @@ from tests.schemas import valid
 from tests.test_cli import ANSI, Cli, Database
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 cli = test_cli.cli
 database = test_cli.database
 cache = test_cli.cache

@@ -18,6 +18,8 @@ from kcg_cache.system import SYSTEM
 from tests.test_watch import NEVER, Watching, change, digest_of, promote, shared, worker
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def sampled(pg_dsn: str) -> str:
