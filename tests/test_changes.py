@@ -13,7 +13,7 @@ from kcg_cache.changes import Archive, Promote, Switch, Wish, carry_out, is_so
 from kcg_cache.errors import ChangeRefused
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from kcg_cache.errors import StoreUnreachable
 from tests.conftest import Backend
 from tests.doubles import TickedSystem
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 NUMBERS = Dataset("numbers", lambda conn: postgres.fetch(conn, "SELECT n FROM kcg_number"))
 

@@ -32,7 +32,7 @@ from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 #: What a server of one's own has always: memory without a limit, no trigger.
 USUAL_NOTES = {"KCG-R06", "KCG-P11"}

@@ -29,6 +29,8 @@ from tests.test_cli import ANSI, Cli
 from tests.test_fleet import Process, process
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.operators
+
 DIGEST = "d" * 32
 SECOND = 1_000_000
 #: Seconds that no machine needs, and that no test takes.

@@ -32,6 +32,8 @@ from tests.programs import NOBODY
 from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 
+pytestmark = pytest.mark.operators
+
 cli = test_cli.cli
 
 _SECONDS = 60.0

@@ -14,7 +14,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 
 from kcg_cache import queries
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 CHANNEL = "kcg_changes"
 TABLES = ("detection_models", "detection_model_versions", "detection_model_dependencies")

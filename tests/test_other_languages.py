@@ -21,7 +21,7 @@ from tests.doubles import Source
 from tests.programs import SOURCE
 from tests.test_notify import Ear
 
-pytestmark = pytest.mark.checkout
+pytestmark = [pytest.mark.checkout, pytest.mark.operators]
 
 PAGE = (Path(__file__).resolve().parent.parent / "docs" / "other-languages.md").read_text(encoding="utf-8")
 BLOCKS = [(language, text) for language, text in re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)]

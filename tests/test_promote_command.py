@@ -28,7 +28,7 @@ from tests.schemas import valid
 from tests.test_cli import Cli
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 PROMOTE = ("promote", "dark-vessel", "3.3.0", "--role", "PRIMARY")
 #: A commit that waits until somebody lets it go on; then it does as it is told.

@@ -11,6 +11,8 @@ from tests import test_cli
 from tests.schemas import DIRECTORY, valid
 from tests.test_cli import Cli, Database
 
+pytestmark = pytest.mark.operators
+
 #: Commands that share one.
 _SHARED = {"promote": "change", "archive": "change", "enable": "change", "disable": "change"}
 #: What a game shows is no interface.

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "operators.md"
 PICTURES = ROOT / "docs" / "screens"
 
-pytestmark = pytest.mark.checkout
+pytestmark = [pytest.mark.checkout, pytest.mark.operators]
 
 
 def test_every_picture_is_of_a_scene_and_on_the_page() -> None:

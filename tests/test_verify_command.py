@@ -26,7 +26,7 @@ from tests.schemas import valid
 from tests.test_cli import ANSI, Cli, Database
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 cli = test_cli.cli
 database = test_cli.database

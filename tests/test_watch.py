@@ -21,7 +21,7 @@ from tests.doubles import TickedSystem
 from tests.pooling import PGBOUNCER, pgbouncer
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 #: An interval that no test lives to see the end of.
 NEVER = 3600.0

@@ -27,6 +27,8 @@ from tests.test_cli import ANSI, Cli
 from tests.test_fleet import process
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.operators
+
 PROCESSES = 8
 
 

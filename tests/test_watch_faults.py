@@ -18,7 +18,7 @@ from kcg_cache.system import SYSTEM
 from tests.test_watch import NEVER, Watching, change, digest_of, promote, shared, worker
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.operators
 
 
 @pytest.fixture
