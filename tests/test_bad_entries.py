@@ -35,6 +35,8 @@ from tests.conftest import Backend, real_client
 from tests.doubles import Source, TickedSystem, fail, version_of
 from tests.frames import bomb, frame, skippable, with_a_dictionary
 
+pytestmark = pytest.mark.once
+
 KEY, OTHER_KEY = b"0123456789abcdef", b"fedcba9876543210"
 TYPES = ("string", "list", "set", "zset", "hash", "stream")
 FIELDS = ("digest", "payload", "format", "loaded_at", "load_us", "incarnation", "source", "signature")

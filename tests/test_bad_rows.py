@@ -1,5 +1,7 @@
 """Whatever comes from PostgreSQL, end to end on real servers: the same rows cold and warm, or the driver's own error.
 
+pytestmark = pytest.mark.once
+
 An error reaches the caller as psycopg2 raised it, the fill lock is free at once, and nothing old or half is shared:
 whoever reads next, once the database is mended, fills.
 

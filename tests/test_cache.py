@@ -39,6 +39,8 @@ from tests.doubles import EagerSystem, fail, once, version_of
 from tests.fleet import locks_of
 from tests.frames import bomb, frame
 
+pytestmark = pytest.mark.once
+
 # --- sharing --------------------------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,8 @@ from kcg_cache.keys import Keys
 from kcg_cache.postgres import Pooling
 from kcg_cache.rows import Dependency
 
+pytestmark = pytest.mark.once
+
 OK, NOTE, WARNING, ERROR = Severity
 KEYS = Keys.of("kcg", "active_versions")
 DENIED = NotAllowed("no permissions")

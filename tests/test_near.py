@@ -10,6 +10,8 @@ from kcg_cache.outage import TABLE, Behaviour, Breaker, Operation
 from kcg_cache.snapshot import Snapshot
 from tests.doubles import TickedSystem
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def system() -> TickedSystem:

@@ -16,6 +16,8 @@ from kcg_cache.embedded import EmbeddedPostgres, start_postgres, start_replica
 from tests.doubles import TickedSystem
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 NUMBER = Dataset("number", lambda conn: postgres.fetch(conn, "SELECT n FROM kcg_number"))
 
 

@@ -27,6 +27,8 @@ from tests.conftest import Backend, real_client
 from tests.doubles import TickedSystem, fail, version_of
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.once
+
 DIGEST, OTHER = "a" * 32, "b" * 32
 SECOND = 1_000_000
 

@@ -15,6 +15,8 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 
 from kcg_cache import queries
 
+pytestmark = pytest.mark.once
+
 TABLES = (
     "kcg.correlation_param_models",
     "kcg.detection_model_dependencies",
