@@ -183,7 +183,7 @@ def _result(
         "Those of the imports end as soon as they are done, without clearing the interpreter away. What is on top is "
         "reckoned after Python's own start is taken off both. -X importtime, which slows every import down, only tells "
         "where the time goes: it is no part of the figures above. Of what --help takes on top, our own modules are the "
-        "smaller part: typer and rich lay out six commands instead of one."
+        "smaller part: typer and rich lay out all its commands instead of one."
     )
     result.figures = {
         "wall_s": {name: list(its.seconds) for name, its in wall.items()},

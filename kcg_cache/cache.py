@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kcg_cache import codec, committing, fleet, postgres
 from kcg_cache.answers import Answer, Current, Entry, Fill, Floor, Question, State, Wait
@@ -25,7 +25,6 @@ from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import ConfigurationError, EntryError, InvalidateError, StoreError
 from kcg_cache.filling import FillLock
 from kcg_cache.fleet import Fleet, FleetReceipt
-from kcg_cache.history import History
 from kcg_cache.log import Log
 from kcg_cache.metrics import Metrics
 from kcg_cache.near import Debt, Near, NearCopy, Start
@@ -37,7 +36,10 @@ from kcg_cache.settings import INVALIDATE_WAIT, Settings
 from kcg_cache.snapshot import Snapshot
 from kcg_cache.store import Store
 from kcg_cache.system import SYSTEM, Lock, System
-from kcg_cache.verification import Verification, Verifier
+
+if TYPE_CHECKING:
+    from kcg_cache.history import History
+    from kcg_cache.verification import Verification
 
 #: How often a rejected filler starts over, and how often one read is told a corrupt entry (PROTOCOL R4, R14).
 TRIES = 3
@@ -689,11 +691,13 @@ class SharedCache:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()
 
-    def history(self) -> History:
+    def history(self) -> "History":
         """Give a reader of what happened: invalidates, who did them and what came of them, and fills."""
+        from kcg_cache.history import History  # noqa: PLC0415 - a worker never asks, and would pay for it at import
+
         return History(self._store, self._system)
 
-    def verify(self, conn: Any, progress: Callable[[str], None] = lambda _: None) -> Verification:
+    def verify(self, conn: Any, progress: Callable[[str], None] = lambda _: None) -> "Verification":
         """Hold the database's rows, the shared ones and the fleet's against each other, by content; change nothing.
 
         `conn` as in `read`. What is not the same is looked at again, for some seconds: a change that is being
@@ -701,6 +705,8 @@ class SharedCache:
 
         Raises `StoreError`, what the loader and its connection raise, and `DatasetError`.
         """
+        from kcg_cache.verification import Verifier  # noqa: PLC0415 - as above
+
         return Verifier(self._store, self.dataset, self.settings, self._system).verify(conn, progress)
 
     def fleet(self) -> Fleet:
