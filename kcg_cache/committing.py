@@ -111,7 +111,7 @@ def check(conn: Any, reason: object) -> None:
 
 def command_for(cache: Invalidates, reason: str | None) -> str:
     """Give the shell command that invalidates what `cache` holds. It names no server: a URL may hold a password."""
-    import shlex  # noqa: PLC0415 - only what stopped half-way asks, and every process would pay for it at import
+    import shlex  # noqa: PLC0415 - a worker never commits, and would pay for it at import
 
     said = "".join(char if char.isprintable() else " " for char in reason or "").strip()
     words = ["kcg-cache", "invalidate", "--reason", said or _NO_REASON]

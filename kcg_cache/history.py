@@ -5,12 +5,12 @@ far back as it goes. Anyone may have written either: what is not understood is g
 """
 
 import heapq
-import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeVar
 
 from kcg_cache.answers import Logged, Stream
+from kcg_cache.backoff import Backoff
 from kcg_cache.errors import StoreError
 from kcg_cache.keys import EVENTS_TTL_MS
 from kcg_cache.refusal import NO_TIME, whole_number
@@ -25,8 +25,6 @@ MOST = 8192
 _ROUND = 0.25
 #: Rounds without anything new after which it is looked whether the streams are still the same.
 _QUIET_ROUNDS = 8
-#: Seconds before Redis is asked again after it failed: twice as long each time, up to the longest.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 _Thing = TypeVar("_Thing")
 Kind = Literal["invalidation", "fill", "release", "other"]
@@ -134,7 +132,7 @@ class History:
         A Redis that fails is asked again until it answers, unless it refuses this user (`StoreError`).
         """
         quiet = 0
-        pause, failed_at = _FIRST_PAUSE, None
+        backoff, failed_at = Backoff(self._system), None
         while True:
             read = dict(self._read)
             try:
@@ -156,11 +154,11 @@ class History:
                 if failed_at is None:
                     failed_at = self._system.now()
                     yield [Lost(error)]
-                self._system.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - that not all ask at once
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                self._system.sleep(backoff.next())
                 yield ()
             else:
-                pause, failed_at = _FIRST_PAUSE, None
+                failed_at = None
+                backoff.over()
                 told = self._timeline.add(found.get("invalidations", ()), found.get("events", ()))
                 yield [*seen, *(happening for happening in told if _is_wanted(happening, only))]
 

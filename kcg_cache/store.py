@@ -285,7 +285,7 @@ class Store:
             entry = answer.entry if isinstance(answer, Current) else answer.fallback
             if entry is None or entry.payload != b"":
                 return answer
-            payload = self._fetched(entry)
+            payload = self.payload(entry)
             if payload:
                 entry = entry._replace(payload=payload)
                 return answer._replace(entry=entry) if isinstance(answer, Current) else answer._replace(fallback=entry)
@@ -322,7 +322,7 @@ class Store:
             "presence": report.presence,
         }
 
-    def _fetched(self, entry: Entry) -> bytes | None:
+    def payload(self, entry: Entry) -> bytes | None:
         """Fetch the payload of this very entry; None when there is another by now, or none.
 
         It decides nothing: the script has, and named by digest, `loaded_at` and incarnation what it decided on (R1).
@@ -330,7 +330,7 @@ class Store:
         try:
             found = self._call("HMGET", self.keys.entry, *_FETCHED)
         except StoreReplyError as error:
-            if "WRONGTYPE" in str(error):  # a foreign key came in its place: the script says what that means (R14)
+            if _foreign_type(error):  # a foreign key came in its place: the script says what that means (R14)
                 return None
             raise
         if not (
@@ -344,10 +344,6 @@ class Store:
         *identity, payload = found
         named = [part.encode(errors="surrogateescape") for part in (entry.digest, entry.loaded_at, entry.incarnation)]
         return payload if identity == named else None
-
-    def payload(self, entry: Entry) -> bytes | None:
-        """Give the payload of this very entry, as it is there; None when there is another by now, or none."""
-        return self._fetched(entry)
 
     def await_event(self, after: bytes, seconds: float) -> None:
         """Return when the events stream has more than `after`, or after about `seconds` (PROTOCOL R11).
@@ -452,7 +448,7 @@ class Store:
         try:
             found = self._call("HGETALL", self.keys.fleet)
         except StoreReplyError as error:
-            if "WRONGTYPE" not in str(error):
+            if not _foreign_type(error):
                 raise
             return {}  # the next reader replaces it
         if isinstance(found, list):  # a client that leaves it as Redis sends it

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from kcg_cache import codec, postgres
+from kcg_cache.backoff import Backoff
 from kcg_cache.cache import SharedCache
 from kcg_cache.errors import ConfigurationError, DatasetError, InvalidateError, StandbyError, StoreError
 from kcg_cache.listening import Connect, Listener, Stop, listening
@@ -32,8 +33,6 @@ WATCH_TTL = 6.0
 BEATS = 3
 #: Seconds for which notifications are gathered before a round: a burst of commits is one reason to look.
 GATHER = 0.05
-#: Seconds before the second try to reach a server, and the longest between two; half of each is by chance.
-FIRST_RETRY, LONGEST_RETRY = 0.2, 5.0
 
 
 class Event(NamedTuple):
@@ -102,8 +101,8 @@ class Watcher:
         self._next_round = 0.0
         self._next_check = 0.0
         self._on_duty: bool | None = None
-        self._redis_retry = Retry(system)
-        self._postgres_retry = Retry(system)
+        self._redis_retry = Backoff(system)
+        self._postgres_retry = Backoff(system)
         self._told: tuple[str, ...] = ()
         self._refused = ""
         self._told_hearing: bool | None = None
@@ -311,28 +310,3 @@ class Watcher:
     def _beat(self, state: str) -> None:
         self._health = self._health._replace(state=state)
         self._on_beat(self._health)
-
-
-class Retry:
-    """How long to wait before the next try: twice as long each time, half of it by chance, so that many spread."""
-
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._tries = 0
-
-    @property
-    def failing(self) -> bool:
-        """Whether a failure was counted since the last `over`."""
-        return self._tries > 0
-
-    def next(self) -> float:
-        """Count a failure and give the seconds to wait."""
-        longest = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(self._tries, 16))
-        self._tries += 1
-        chance = int(self._system.token()[:8], 16) / 2**32
-        return longest * (1 + chance) / 2
-
-    def over(self) -> bool:
-        """Forget all failures; tell whether there were any."""
-        failing, self._tries = self.failing, 0
-        return failing

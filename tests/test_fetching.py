@@ -313,7 +313,7 @@ def test_what_no_hmget_answers_is_a_reply_error(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(store, "_forget_connections", lambda: forgotten.append(True))
     monkeypatch.setattr(store, "_call", lambda *_: answer)
     with pytest.raises(StoreReplyError, match="HMGET gave") as failed:
-        store._fetched(ENTRY)
+        store.payload(ENTRY)
     assert failed.value.symptom == "reply"
     assert forgotten == [True]
 
@@ -336,7 +336,7 @@ def test_a_payload_is_that_of_the_entry_that_was_named(
     """By its digest, its time and its incarnation, each."""
     store = Store(testing.fake_redis(), "numbers", Settings())
     monkeypatch.setattr(store, "_call", lambda *_: answer)
-    assert store._fetched(ENTRY) == payload
+    assert store.payload(ENTRY) == payload
 
 
 def test_an_error_that_says_nothing_of_the_entry_is_an_error(backend: Backend, store: Store) -> None:

@@ -2,13 +2,11 @@
 
 import contextlib
 import json
-import os
 import re
 import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -23,7 +21,7 @@ from kcg_cache.cli.options import duration
 from kcg_cache.embedded import start_valkey
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
-from tests.programs import SOURCE
+from tests import test_cli
 from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 from tests.test_fleet import Process, process
@@ -37,20 +35,7 @@ SECOND = 1_000_000
 LONG = "60s"
 
 
-@pytest.fixture
-def cli(redis_url: str, namespace: str, tmp_path: Path) -> Cli:
-    """Give the command line on the test's own namespace."""
-    return Cli(
-        {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": SOURCE,
-            "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            "TERM": "xterm-256color",
-            variable_of("redis_url"): redis_url,
-            variable_of("namespace"): namespace,
-        }
-    )
+cli = test_cli.cli
 
 
 @pytest.fixture

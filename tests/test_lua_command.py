@@ -1,15 +1,12 @@
 """`kcg-cache lua`: the Redis scripts, as they are sent to a real server."""
 
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kcg_cache import lua, queries
 from kcg_cache.cli.exits import ExitCode
-from kcg_cache.settings import variable_of
-from tests.programs import SOURCE
+from tests import test_cli
 from tests.schemas import valid
 from tests.test_cli import Cli
 
@@ -17,18 +14,7 @@ from tests.test_cli import Cli
 pytestmark = pytest.mark.checkout
 
 
-@pytest.fixture
-def cli(redis_url: str, tmp_path: Path) -> Cli:
-    """Give the command line."""
-    return Cli(
-        {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": SOURCE,
-            "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            variable_of("redis_url"): redis_url,
-        }
-    )
+cli = test_cli.cli
 
 
 def test_lua_lists_the_scripts_with_their_own_first_sentence(cli: Cli) -> None:

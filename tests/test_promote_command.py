@@ -14,16 +14,16 @@ import psycopg2
 import pytest
 import redis
 
-from kcg_cache import Settings, SharedCache, queries
+from kcg_cache import SharedCache, queries
 from kcg_cache.changes import Promote, carry_out
 from kcg_cache.cli import changing, outcome, withdrawing
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop
 from kcg_cache.embedded import EmbeddedPostgres, EmbeddedValkey, start_postgres, start_replica, start_valkey
-from kcg_cache.settings import variable_of
+from tests import test_cli
 from tests.pg_fixtures import PostgresServer
 from tests.pooling import PGBOUNCER, pgbouncer
-from tests.programs import NOBODY, SOURCE, ended
+from tests.programs import NOBODY, ended
 from tests.schemas import valid
 from tests.test_cli import Cli
 from tests.waiting import eventually
@@ -44,30 +44,14 @@ _GATE = """
 """
 
 
-@pytest.fixture
-def cli(redis_url: str, namespace: str, pg_dsn: str, tmp_path: Path) -> Cli:
-    """Give the command line on the test's own namespace, and a database with the sample data."""
-    with contextlib.closing(psycopg2.connect(pg_dsn)) as conn, conn, conn.cursor() as cursor:
-        cursor.execute(queries.load("sample_data"))
-    return Cli(
-        {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": SOURCE,
-            "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            "TERM": "xterm-256color",
-            variable_of("redis_url"): redis_url,
-            variable_of("namespace"): namespace,
-        }
-    )
+cli = test_cli.cli
+cache = test_cli.cache
 
 
-@pytest.fixture
-def cache(cli: Cli) -> Iterator[SharedCache]:
-    """Give a worker's cache on the same Redis and namespace."""
-    cache = SharedCache(settings=Settings(redis_url=cli.redis_url, namespace=cli.namespace))
-    yield cache
-    cache.close()
+@pytest.fixture(autouse=True)
+def _sampled(pg_dsn: str) -> None:
+    """See to it that the database has the sample data."""
+    execute(pg_dsn, queries.load("sample_data"))
 
 
 def primary(dsn: str) -> list[str]:

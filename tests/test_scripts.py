@@ -640,6 +640,14 @@ def test_one_watcher_has_the_watch_until_it_gives_it_back_or_is_silent(store: St
     assert eventually(lambda: store.watch("a", 60_000))
 
 
+def test_a_watch_outlives_its_holder_by_no_more_than_is_asked_for(store: Store, backend: Backend) -> None:
+    """After a Redis clock that stepped back it would keep everybody else from watching (R2)."""
+    for most in (None, 3_600_000):
+        backend.client.set(backend.keys.watch, "gone", px=most)
+        assert not store.watch("a", 60_000)
+        assert 0 < backend.client.pttl(backend.keys.watch) <= 60_000
+
+
 def test_a_foreign_type_in_the_watch_s_place_is_nobody_s(store: Store, backend: Backend) -> None:
     """It would keep every watcher from watching."""
     backend.client.hset(backend.keys.watch, "a", "b")

@@ -13,10 +13,11 @@ import psycopg2
 import pytest
 
 from kcg_cache import ACTIVE_VERSIONS, Settings, SharedCache, postgres, queries
+from kcg_cache.backoff import Backoff
 from kcg_cache.embedded import start_postgres, start_replica, start_valkey
 from kcg_cache.errors import ConfigurationError, StandbyError
 from kcg_cache.listening import Stop
-from kcg_cache.watcher import Event, Health, Retry, Watcher
+from kcg_cache.watcher import Event, Health, Watcher
 from tests.doubles import TickedSystem
 from tests.pooling import PGBOUNCER, pgbouncer
 from tests.waiting import eventually
@@ -395,7 +396,7 @@ def test_an_interval_that_is_none_is_refused(reader: SharedCache, interval: Any)
 def test_tries_are_spread_and_further_apart_each_time() -> None:
     """Half of each wait is by chance; the first after a success is short again."""
     system = TickedSystem()
-    retry = Retry(system)
+    retry = Backoff(system)
     longest = [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     waits = [retry.next() for _ in longest]
     chances = [int(token[:8], 16) / 2**32 for token in system.tokens]

@@ -19,9 +19,9 @@ from kcg_cache.cli import health
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.embedded import start_postgres, start_replica
 from kcg_cache.keys import Keys
-from kcg_cache.settings import variable_of
 from kcg_cache.system import SYSTEM
-from tests.programs import NOBODY, SOURCE
+from tests import test_cli
+from tests.programs import NOBODY
 from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 from tests.test_fleet import process
@@ -32,20 +32,7 @@ pytestmark = pytest.mark.operators
 PROCESSES = 8
 
 
-@pytest.fixture
-def cli(redis_url: str, namespace: str, tmp_path: Path) -> Cli:
-    """Give the command line on the test's own namespace."""
-    return Cli(
-        {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": SOURCE,
-            "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            "TERM": "xterm-256color",
-            variable_of("redis_url"): redis_url,
-            variable_of("namespace"): namespace,
-        }
-    )
+cli = test_cli.cli
 
 
 @pytest.fixture
