@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from psycopg2.extensions import make_dsn
 
-from kcg_cache import ACTIVE_VERSIONS, Settings, SharedCache, postgres, queries
+from kcg_cache import ACTIVE_VERSIONS, Dataset, Settings, SharedCache, postgres, queries
+from kcg_cache.keys import Keys
 from kcg_cache.listening import Stop, listening
 from kcg_cache.system import SYSTEM
+from kcg_cache.watcher import Event, Watcher
 from tests.test_watch import NEVER, Watching, change, digest_of, promote, shared, worker
 from tests.waiting import eventually
 
@@ -140,3 +142,47 @@ def test_a_stop_ends_a_wait_at_once_and_may_be_set_by_the_signal_that_interrupts
                 signal.signal(number, handler)
         assert stop.is_set()
         assert stop.wait(60.0)
+
+
+@pytest.fixture
+def watcher(redis_url: str, namespace: str, sampled: str) -> Iterator[Callable[..., Watcher]]:
+    """Give a function that makes a watcher of a dataset, to make single rounds."""
+    with contextlib.ExitStack() as stack:
+
+        def made(dataset: Dataset, events: list[Event]) -> Watcher:
+            cache = SharedCache(None, dataset, Settings(redis_url=redis_url, namespace=namespace), present=False)
+            stack.callback(cache.close)
+            stop = stack.enter_context(contextlib.closing(Stop()))
+            connect = partial(postgres.connect, sampled)
+            return Watcher(cache, connect, interval=NEVER, stop=stop, on_event=events.append)
+
+        yield made
+
+
+def test_an_entry_that_comes_while_the_rows_are_read_is_looked_at_after_them(
+    watcher: Callable[..., Watcher], sampled: str, redis_url: str, namespace: str
+) -> None:
+    """It was filled with what the rows were before: looked at first, it would not have been seen in this round."""
+    events: list[Event] = []
+    with worker(redis_url, namespace) as reader:
+
+        def load(conn: Any) -> Any:
+            digest_of(reader, sampled)
+            promote(sampled)
+            return ACTIVE_VERSIONS.load(conn)
+
+        watcher(dataclasses.replace(ACTIVE_VERSIONS, load=load), events).once()
+    assert [event.name for event in events] == ["invalidated"]
+
+
+def test_an_entry_of_another_start_of_the_server_is_none(
+    watcher: Callable[..., Watcher], sampled: str, redis_url: str, namespace: str, client: Any
+) -> None:
+    """No reader takes it (R10), so there is nothing to withdraw."""
+    events: list[Event] = []
+    with worker(redis_url, namespace) as reader:
+        digest_of(reader, sampled)
+    promote(sampled)
+    client.hset(Keys.of(namespace, ACTIVE_VERSIONS.name).entry, "incarnation", "before/then")
+    watcher(ACTIVE_VERSIONS, events).once()
+    assert [event.name for event in events] == ["nothing_shared"]
