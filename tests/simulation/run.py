@@ -50,14 +50,14 @@ class Worker(Process):
             )
         store = self.cache._store
         store.inline = run.plan.inline
-        fetch = store._fetched
+        fetch = store.payload
 
         def counted(entry: Any) -> Any:
             payload = fetch(entry)
             run.audit.counts["payloads fetched" if payload else "payloads changed before they were fetched"] += 1
             return payload
 
-        store._fetched = counted
+        store.payload = counted
 
 
 class Run:
