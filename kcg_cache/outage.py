@@ -36,7 +36,7 @@ class Behaviour(enum.Enum):
     RAISE = "raise"
 
 
-#: Every symptom that `kcg_cache.store` reports, and what it means.
+#: Every symptom that `kcg_cache.redis_errors` gives, and what it means.
 SYMPTOMS = {
     "timeout": "no answer within redis_timeout",
     "connection": "refused, reset, closed or unresolvable",

@@ -8,11 +8,13 @@ import redis
 
 from kcg_cache import ConfigurationError, Settings, lua, testing
 from kcg_cache.answers import Grant, Question
+from kcg_cache.clients import connect
 from kcg_cache.codec import encode
 from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreReplyError, StoreUnreachable
 from kcg_cache.keys import Keys
 from kcg_cache.outage import SYMPTOMS
-from kcg_cache.store import MAPPED, Store, connect, mapped
+from kcg_cache.redis_errors import MAPPED, mapped
+from kcg_cache.store import Store
 
 
 def test_every_exception_of_redis_py_is_mapped() -> None:
