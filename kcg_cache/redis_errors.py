@@ -73,6 +73,14 @@ _CODES: tuple[tuple[str, _Mapped], ...] = (
     ("NOAUTH", (StoreRefused, "denied")),
     ("WRONGPASS", (StoreRefused, "denied")),
     ("OOM", (StoreRefused, "memory")),
+    # OpenSSL's words, of either side; a connection that ends without a word is none of them.
+    ("CERTIFICATE_VERIFY_FAILED", (StoreRefused, "certificate")),
+    ("CERTIFICATE_REQUIRED", (StoreRefused, "certificate")),
+    ("CERTIFICATE_UNKNOWN", (StoreRefused, "certificate")),
+    ("CERTIFICATE_EXPIRED", (StoreRefused, "certificate")),
+    ("BAD_CERTIFICATE", (StoreRefused, "certificate")),
+    ("UNKNOWN_CA", (StoreRefused, "certificate")),
+    ("WRONG_VERSION_NUMBER", (StoreRefused, "certificate")),
 )
 _CODE = re.compile(r"(?<![A-Za-z])(" + "|".join(code for code, _ in _CODES) + r")(?![A-Za-z])")
 _BY_CODE = dict(_CODES)
@@ -89,6 +97,8 @@ _ADVICE = {
     "connection": "not reachable",
     "pool": "no free connection in the client's pool",
     "denied": "the user's password or rights do not suffice",
+    "certificate": "TLS is not agreed on: see redis_ca for the server's certificate, redis_cert for this client's, and "
+    "whether the port speaks TLS",
     "memory": "over maxmemory, and nothing may be evicted: raise maxmemory or set an eviction policy",
     "incarnation": "the user may not run INFO, which tells which server this is: allow it",
     "replicas": "too few replicas are connected (min-replicas-to-write)",
@@ -99,8 +109,14 @@ _ADVICE = {
 }
 
 
+#: A cluster client that could not ask who holds what tells of that, and keeps the reason behind it.
+_TOPOLOGY = (_R.RedisClusterException,)
+
+
 def mapped(error: BaseException) -> StoreError:
-    """Give the driver's error as ours."""
+    """Give the driver's error as ours; where its cluster client could ask no node, the reason for that."""
+    while type(error) in _TOPOLOGY and isinstance(error.__cause__ or error.__context__, DRIVER_ERRORS):
+        error = error.__cause__ or error.__context__ or error
     kind, symptom = next(
         (MAPPED[cls] for cls in type(error).__mro__ if cls in MAPPED), (StoreUnreachable, "connection")
     )

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError, NoScriptError
 
 from kcg_cache import clients, keys, lua
@@ -43,6 +42,8 @@ _T = TypeVar("_T")
 #: by a plain command, for Lua copies it several times: with megabytes, and a whole fleet that asks at once, the
 #: server's one thread would be busy for longer than `redis_timeout`.
 INLINE = 64 * 1024
+#: Symptoms of a server that may have been replaced by another: it is asked anew where the next call goes.
+ELSEWHERE = frozenset({"timeout", "connection", "replicas", "readonly", "loading", "cluster"})
 #: How often a payload is fetched that was changed in between, before the script is to give it whatever its size.
 FETCHES = 3
 #: What is fetched: which entry it is, and its payload.
@@ -64,21 +65,23 @@ class Store:
         self.inline = INLINE
         self._own_client = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
-            Settings(redis_url=client_or_url)  # says what a URL may be
-            self._client: Any = clients.connect(client_or_url, settings.redis_timeout)
+            self._client = clients.connect(settings.replace(redis_url=client_or_url))
         else:
-            self._client = clients.checked(client_or_url)
-        bound_of_client = clients.bound_of(self._client)
-        self._socket_timeout = clients.arguments_of(self._client).get("socket_timeout", 5.0) or math.inf
-        if bound_of_client is None or bound_of_client > settings.redis_timeout * 1.001:
-            bound = "has no timeout" if bound_of_client is None else f"may take {bound_of_client:g} s for one call"
+            self._client = clients.given(client_or_url)
+        #: Seconds that one call is meant to take at most: the deadline for each address that it may try.
+        allowed = settings.redis_timeout * self._client.addresses
+        longest = self._client.bound
+        if longest is None or longest > allowed * 1.001:
+            bound = "has no timeout" if longest is None else f"may take {longest:g} s for one call"
+            tried = "" if self._client.addresses == 1 else f" for each of {self._client.addresses} addresses"
             warnings.warn(
-                f"the Redis client given to kcg_cache {bound}, more than redis_timeout={settings.redis_timeout:g} s: "
-                "a hung Redis holds a read up for that long. Give a URL, or a client with socket_timeout, "
+                f"the Redis client given to kcg_cache {bound}, more than redis_timeout={settings.redis_timeout:g} s"
+                f"{tried}: a hung Redis holds a read up for that long. Give a URL, or a client with socket_timeout, "
                 "socket_connect_timeout and retry=Retry(NoBackoff(), 0)",
                 clients.ClientTimeoutWarning,
                 stacklevel=3,
             )
+        self._socket_timeout = self._client.socket_timeout or math.inf
         #: Seconds that one call may wait for an event: less than would be taken for a server that does not answer.
         self._longest_block = min(self._settings.redis_timeout, self._socket_timeout) / 2
         self._fixed = {
@@ -433,7 +436,7 @@ class Store:
             raise StoreReplyError(f"{name}.lua gave something else: {error}", symptom="reply") from error
 
     def _call(self, *command: Any) -> Any:
-        """Send one command; NEVER_DECODE keeps payloads bytes on a client that decodes.
+        """Send one command.
 
         A connection that was closed under us is tried once more: every command may run twice (a token that holds the
         lock is granted it again; deletions are idempotent; a publish that ran is then rejected, and read back). Not
@@ -442,9 +445,11 @@ class Store:
         began = self._now()
         for last in (False, True):
             try:
-                return self._client.execute_command(*command, **{NEVER_DECODE: True})
+                return self._client.execute(self.keys.entry, *command)
             except DRIVER_ERRORS as error:
                 ours = mapped(error)
+                if ours.symptom in ELSEWHERE:
+                    self._client.look_again(ours.symptom)
                 late = self._now() - began > self._settings.redis_timeout / 2
                 if last or late or ours.symptom != "connection":
                     raise ours from error
@@ -457,11 +462,7 @@ class Store:
 
     def _forget_connections(self) -> None:
         """Close the client's idle connections: one of them may hold an answer that nobody waited for."""
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is not None:
-            pool.disconnect(inuse_connections=False)
-        else:  # a cluster client, which has a pool for each node
-            self._client.disconnect_connection_pools()
+        self._client.forget()
 
 
 #: The arguments of a caller that leaves no presence.

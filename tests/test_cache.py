@@ -1750,7 +1750,7 @@ def test_a_cache_without_arguments_is_the_environments(monkeypatch: pytest.Monke
     assert SharedCache(settings=Settings(namespace="given")).settings.namespace == "given"
 
     def port(cache: SharedCache) -> int:
-        return int(cache._store._client.connection_pool.connection_kwargs["port"])
+        return int(cache._store._client.redis.connection_pool.connection_kwargs["port"])
 
     assert port(SharedCache()) == 7
     assert port(SharedCache("redis://127.0.0.1:8/0")) == 8

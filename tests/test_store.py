@@ -147,6 +147,6 @@ def test_what_is_passed_on_as_bytes_is_bytes(
 
 def test_the_server_is_told_which_driver_this_is(redis_url: str) -> None:
     """For whoever reads CLIENT LIST."""
-    with connect(redis_url, 5.0) as client:
+    with connect(Settings(redis_url=redis_url)).redis as client:
         told: Any = client.client_info()
         assert (told["lib-name"], told["lib-ver"]) == ("redis-py", redis.__version__)
