@@ -137,7 +137,9 @@ class ClusterClient(Client):
         if command[0] in ("EVALSHA", "EVAL"):
             return client.execute_command(*command, **{NEVER_DECODE: True})
         node = client.get_node_from_key(key)
-        return client.execute_command(*command, target_nodes=node, **{NEVER_DECODE: True})
+        # What it merges the answers of several nodes by (PING) does not know the word.
+        options = {} if command[0] in client.result_callbacks else {NEVER_DECODE: True}
+        return client.execute_command(*command, target_nodes=node, **options)
 
     def _client(self) -> Any:
         return self.redis
