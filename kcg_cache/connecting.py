@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from kcg_cache.errors import ConfigurationError
 from kcg_cache.redis_url import Place
@@ -32,6 +34,7 @@ def arguments(place: Place, settings: Settings) -> dict[str, Any]:
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         **_DRIVER,
         **given,
