@@ -1,5 +1,6 @@
 """A real Sentinel, a real Cluster of one node and a server with TLS, of the programs that are there."""
 
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from kcg_cache.embedded.valkey import EmbeddedValkey, start_valkey
 from tests.waiting import eventually
 
 SERVICE = "kcg-master"
-SENTINEL_PASSWORD = "of-the-sentinel"
+SENTINEL_PASSWORD = secrets.token_hex(8)
 
 
 @contextmanager
@@ -99,3 +100,21 @@ def _answers(client: "redis.Redis") -> bool:
         return bool(client.ping())
     except redis.ConnectionError:
         return False
+
+
+def certificates(directory: Path, name: str) -> dict[str, Path]:
+    """Make an authority called `name`, and by it a certificate for the loopback; give ca, cert and key."""
+    made = {part: directory / f"{name}.{part}" for part in ("ca", "ca-key", "cert", "key")}
+    about = directory / f"{name}.cnf"
+    about.write_text(f"subjectAltName=IP:{LOOPBACK},DNS:localhost\n")
+    new: list[str | Path] = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    by: list[str | Path] = ["-CA", made["ca"], "-CAkey", made["ca-key"], "-CAcreateserial"]
+    request = directory / f"{name}.csr"
+    commands: tuple[list[str | Path], ...] = (
+        [*new, "-x509", "-days", "2", "-subj", f"/CN={name}", "-keyout", made["ca-key"], "-out", made["ca"]],
+        [*new, "-subj", f"/CN={LOOPBACK}", "-keyout", made["key"], "-out", request],
+        ["x509", "-req", "-days", "2", "-in", request, "-extfile", about, *by, "-out", made["cert"]],
+    )
+    for command in commands:
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
+    return made
