@@ -21,14 +21,14 @@ SENTINEL_PASSWORD = secrets.token_hex(8)
 
 
 @contextmanager
-def sentinel_of(master: EmbeddedValkey) -> Iterator[int]:
+def sentinel_of(host: str, master_port: int, password: str) -> Iterator[int]:
     """Run a Sentinel that watches a master and asks for a password of its own; give its port."""
     port = free_port()
     settings = {"port": str(port), "bind": LOOPBACK, "requirepass": SENTINEL_PASSWORD}
     with _running(find_valkey(), settings, "--sentinel"), _client(port, password=SENTINEL_PASSWORD) as client:
         eventually(lambda: _answers(client))
-        client.execute_command("SENTINEL", "MONITOR", SERVICE, master.host, master.port, 1)
-        client.execute_command("SENTINEL", "SET", SERVICE, "auth-pass", master.password)
+        client.execute_command("SENTINEL", "MONITOR", SERVICE, host, master_port, 1)
+        client.execute_command("SENTINEL", "SET", SERVICE, "auth-pass", password)
         yield port
 
 

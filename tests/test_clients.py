@@ -24,6 +24,7 @@ from kcg_cache.embedded.valkey import EmbeddedValkey, start_valkey
 from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreUnreachable
 from kcg_cache.store import INLINE, Store
 from kcg_cache.system import System
+from tests import redis_bounds
 from tests.redis_forms import SENTINEL_PASSWORD, SERVICE, cluster_of_one, sentinel_of
 
 pytestmark = pytest.mark.once
@@ -66,7 +67,11 @@ class Servers:
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Servers]:
     """Start a master, the Sentinel that watches it, and a Cluster of one node."""
-    with start_valkey() as master, sentinel_of(master) as port, cluster_of_one() as node:
+    with (
+        start_valkey() as master,
+        sentinel_of(master.host, master.port, master.password) as port,
+        cluster_of_one() as node,
+    ):
         yield Servers(master, port, node)
 
 
@@ -356,6 +361,13 @@ def test_a_call_is_bounded_by_the_deadline_for_each_address(url: str, addresses:
     """Each Sentinel and the master; the node that fails and each that is asked who holds what then."""
     client = clients.connect(Settings(redis_url=url, redis_timeout=0.5))
     assert (client.addresses, client.bound) == (addresses, bound)
+
+
+def test_an_address_that_does_not_answer_is_tried_once_in_a_call() -> None:
+    """Which is what the bound is made of; scripts/redis_bounds measures it."""
+    found = list(redis_bounds.measured(0.05))
+    assert [each.tried for each in found] == [(1,), (1, 1, 1), (1, 1), (1, 1, 1), (1,)]
+    assert [each.addresses for each in found] == [1, 4, 4, 4, 3]
 
 
 def test_every_part_of_a_sentinels_client_is_bounded_and_tried_once() -> None:
