@@ -14,7 +14,7 @@ from kcg_cache.codec import Payload
 from kcg_cache.errors import StoreError
 from kcg_cache.log import Log
 from kcg_cache.metrics import Metrics
-from kcg_cache.outage import NO_ANSWER
+from kcg_cache.outage import NO_ANSWER, Operation
 from kcg_cache.store import Store
 from kcg_cache.system import System
 
@@ -56,6 +56,7 @@ class FillLock:
         except BaseException:
             # An interrupt while start() waits: nobody leaves a block that was not entered, and the lock would be
             # renewed for as long as this process lives.
+            self._metrics.add("fills_failed")
             self.release("interrupted")
             raise
         return self
@@ -64,6 +65,7 @@ class FillLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._held:
+            self._metrics.add("fills_failed")
             self.release("failed")
         self._done.set()
 
@@ -94,7 +96,7 @@ class FillLock:
             self._store.release(self._grant, reason, by=self._by)
         except StoreError as error:
             self._metrics.add("release_errors")
-            self._metrics.add("store_errors")
+            self._metrics.add("store_errors", Operation.RELEASE.value, error.symptom)
             self._log.event(logging.WARNING, "release_failed", "the fill lock expires by itself", error=error)
 
     def _renew(self) -> None:
@@ -105,7 +107,7 @@ class FillLock:
                 held = self._store.renew(self._grant)
             except StoreError as error:
                 self._metrics.add("renew_errors")
-                self._metrics.add("store_errors")
+                self._metrics.add("store_errors", Operation.RENEW.value, error.symptom)
                 self._log.once(logging.WARNING, "renew_failed", "", "a renewal was not answered", error=error)
                 continue
             self._log.over("renew_failed")
