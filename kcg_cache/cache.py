@@ -11,7 +11,6 @@ The steps, numbered as in docs/architecture.md:
 7. Redis failed at any step: the outage table decides; mostly a private load, kept for one lease.
 """
 
-import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -142,16 +141,14 @@ class SharedCache:
         self._store = Store(url_or_client, dataset.name, self.settings, now=system.now)
         self._near = Near(system)
         self._breaker = Breaker(self.settings.breaker_window, system)
-        self._log = log = Log(dataset.name)
+        self._log = log = Log(dataset.name, system.stopwatch)
         #: What was counted: docs/metrics.md.
         self.metrics = ExportedMetrics(
             self.settings.namespace,
             dataset.name,
             # Neither knows this cache: it goes when its last user lets go of it.
             partial(_levels, self._near, self._breaker, self.settings, system),
-            lambda error: log.once(
-                logging.WARNING, "exporter_failed", "", "an exporter of the metrics raised", error=error
-            ),
+            lambda error: log.once("exporter_failed", "", "an exporter of the metrics raised", error=error),
         )
         self._store.asked = partial(self.metrics.add, "scripts_read")
         self._presence = Presence(self.settings, self.metrics, system) if present else None
@@ -365,9 +362,9 @@ class SharedCache:
         self.metrics.add("waits")
         # Not past the lock's own end: when its holder was killed, no event comes.
         seconds = min(left, answer.lock_left + 0.001, self.settings.redis_timeout / 2)
-        began = self._now()
+        began = self._system.stopwatch()
         goes_on = self._waited(answer.last_event, seconds)
-        call.waited = (call.waited or 0.0) + self._now() - began
+        call.waited = (call.waited or 0.0) + self._system.stopwatch() - began
         return None if goes_on else self._load_privately(call)
 
     def _waited(self, last_event: bytes, seconds: float) -> bool:
@@ -493,7 +490,6 @@ class SharedCache:
         lock.release("oversized")
         self.metrics.add("fills_oversized")
         self._log.once(
-            logging.ERROR,
             "oversized",
             "",
             "the payload is over max_payload, so every process loads for itself: raise KCG_CACHE_MAX_PAYLOAD",
@@ -512,9 +508,7 @@ class SharedCache:
         copy = call.fallback
         assert copy is not None
         if error is not None:
-            self._log.event(
-                logging.WARNING, "load_failed", "the load failed; the rows before it are served", error=error
-            )
+            self._log.event("load_failed", "the load failed; the rows before it are served", error=error)
         if copy.snapshot.stale:
             self.metrics.add("stale_served")
         else:
@@ -589,7 +583,7 @@ class SharedCache:
         Raises what the connection and the loader raise, and `DatasetError`.
         """
         self.metrics.add("loads")
-        began = self._now()
+        began = self._system.stopwatch()
         transactional = self.dataset.transactional
         try:
             with postgres.lent(given, transactional=transactional) as conn:
@@ -619,7 +613,7 @@ class SharedCache:
             self.metrics.add("load_errors")
             raise
         finally:
-            self.metrics.observe("load_duration", self._now() - began)
+            self.metrics.observe("load_duration", self._system.stopwatch() - began)
         return _Loaded(payload, first_statement_at, seconds, source, taint)
 
     # --- invalidate -------------------------------------------------------------------------------------------------
@@ -646,7 +640,7 @@ class SharedCache:
             self.metrics.add("invalidate_errors")
             self.metrics.add("store_errors", Operation.INVALIDATE.value, error.symptom)
             self.metrics.tell()
-            self._log.event(logging.ERROR, "invalidate_failed", "not confirmed", reason=reason, error=error)
+            self._log.event("invalidate_failed", "not confirmed", reason=reason, error=error)
             raise InvalidateError(
                 f"the invalidate of {self.dataset.name!r} is not confirmed, and readers may use the old rows for up to "
                 f"their TTL: repeat it until it succeeds. {error}"
@@ -672,7 +666,6 @@ class SharedCache:
             system=self._system,
         )
         self._log.event(
-            logging.INFO,
             "invalidated",
             "entry and fill lock deleted",
             who=who,
@@ -780,27 +773,26 @@ class SharedCache:
         if behaviour is Behaviour.PRIVATE_AND_OPEN and self._breaker.failed():
             self.metrics.add("breaker_opened")
         about = f"{operation.value}: {error.symptom}"
-        self._log.once(logging.WARNING, "redis_failed", about, f"{operation.value}: {behaviour.value}", error=error)
+        self._log.once("redis_failed", about, f"{operation.value}: {behaviour.value}", error=error)
         return behaviour
 
     @contextmanager
     def _timed(self, operation: Operation) -> Iterator[None]:
         """Measure a call of Redis, also one that fails."""
-        began = self._now()
+        began = self._system.stopwatch()
         try:
             yield
         finally:
-            self.metrics.observe("redis_call_duration", self._now() - began, operation.value)
+            self.metrics.observe("redis_call_duration", self._system.stopwatch() - began, operation.value)
 
     def _on_answer(self) -> None:
         self._log.over("redis_failed", Operation.READ.value)
         if self._breaker.succeeded():
-            self._log.event(logging.INFO, "redis_back", "Redis answers again")
+            self._log.event("redis_back", "Redis answers again")
 
     def _on_taint(self, taint: str) -> None:
         self.metrics.add("tainted_reads", taint)
         self._log.once(
-            logging.WARNING,
             "tainted",
             taint,
             "rows of this connection are given to its caller alone: read outside the transaction, on the primary",
@@ -815,14 +807,14 @@ class SharedCache:
 
     def _reject(self, reason: str, message: str) -> None:
         self.metrics.add("entries_rejected", reason)
-        self._log.once(logging.WARNING, "entry_rejected", reason, message)
+        self._log.once("entry_rejected", reason, message)
 
     def _report(self, message: str) -> None:
         self.metrics.add("bad_params")
         if self._bypass:  # every read loads: the same row would be told of on every one
-            self._log.once(logging.WARNING, "bad_params", message, message)
+            self._log.once("bad_params", message, message)
         else:
-            self._log.event(logging.WARNING, "bad_params", message)
+            self._log.event("bad_params", message)
 
     def _check_source(self, source: str, previous: str) -> None:
         # A user who may not ask for the system identifier says "unknown": then the names must do.
@@ -830,7 +822,6 @@ class SharedCache:
         if previous and previous != source and not same:
             self.metrics.add("foreign_sources")
             self._log.once(
-                logging.ERROR,
                 "foreign_source",
                 f"{previous} {source}",
                 "this namespace was filled from another database: two environments share it, or it was moved",
@@ -858,7 +849,7 @@ def _levels(near: Near, breaker: Breaker, settings: Settings, system: System) ->
     copy = near.copy
     if copy is not None:
         # After its lease a copy is not served any more: what nobody reads does not grow old.
-        served_at = min(system.now(), copy.valid_until)
+        served_at = min(system.stopwatch(), copy.valid_until)
         levels["served_age_seconds"] = max(0.0, copy.snapshot.age_then + served_at - copy.snapshot.as_of)
     return levels
 
