@@ -96,15 +96,21 @@ def datasets() -> list[Of]:
         return list(dict.fromkeys([*_retired, *(metrics.of for metrics in _alive)]))
 
 
-def totals(of: Of) -> tuple[Totals, Levels]:
-    """Give what the caches of one dataset counted, those that are gone too, and the gauges of those that are not."""
+def totals(of: Of, *, observed: bool = True) -> tuple[Totals, Levels]:
+    """Give what the caches of one dataset counted, those that are gone too, and the gauges of those that are not.
+
+    Without `observed` there are no distributions.
+    """
     with _lock:
         _add_up_gone()
-        sums = _retired[of].copy() if of in _retired else Totals()
+        parts = [_retired[of].copy(observed=observed)] if of in _retired else []
         alive = [metrics for metrics in _alive if metrics.of == of]
+    parts += [metrics.totals(observed=observed) for metrics in alive]
+    sums = parts[0] if parts else Totals()
+    for part in parts[1:]:
+        sums.add(part)
     levels: dict[str, float] = {}
     for metrics in alive:
-        sums.add(metrics.totals())
         for name, level in metrics.levels().items():
             levels[name] = max(level, levels.get(name, level))
     return sums, levels

@@ -246,11 +246,11 @@ class Totals:
             mine = self.observed.get(key)
             self.observed[key] = cells.copy() if mine is None else list(map(sum, zip(mine, cells, strict=True)))
 
-    def copy(self) -> "Totals":
-        """Give one that does not change any more."""
+    def copy(self, *, observed: bool = True) -> "Totals":
+        """Give one that does not change any more; without `observed` it has no distributions, and costs little."""
         copy = object.__new__(Totals)
         copy.counts, copy.labelled = self.counts.copy(), self.labelled.copy()
-        copy.observed = {key: cells.copy() for key, cells in self.observed.items()}
+        copy.observed = {key: cells.copy() for key, cells in self.observed.items()} if observed else {}
         return copy
 
     def counters(self, family: Family) -> Iterator[tuple[tuple[str, ...], int]]:
@@ -332,10 +332,10 @@ class Metrics:
         with self._lock:
             return {values: count for (counted, values), count in self._totals.labelled.items() if counted == name}
 
-    def totals(self) -> Totals:
-        """Give all that was counted and measured, as of now."""
+    def totals(self, *, observed: bool = True) -> Totals:
+        """Give all that was counted and, with `observed`, measured, as of now."""
         with self._lock:
-            totals = self._totals.copy()
+            totals = self._totals.copy(observed=observed)
         totals.counts["reads_near"] = self.reads_near
         return totals
 
