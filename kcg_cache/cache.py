@@ -13,11 +13,11 @@ The steps, numbered as in docs/architecture.md:
 
 import os
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from kcg_cache import codec, committing, fleet, postgres
 from kcg_cache.answers import Answer, Current, Entry, Fill, Floor, Question, State, Wait
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 #: How often a rejected filler starts over, and how often one read is told a corrupt entry (PROTOCOL R4, R14).
 TRIES = 3
+_Given = ParamSpec("_Given")
+_Gives = TypeVar("_Gives")
 #: Seconds that nobody waits for: more would not be told apart from "any age".
 _LONGEST_AGE = 1e9
 
@@ -243,8 +245,7 @@ class SharedCache:
             start = self._near.start()
             question = self._question(call, start)
             try:
-                with self._timed(Operation.READ):
-                    answer = self._store.read(question)
+                answer = self._timed(Operation.READ, self._store.read, question)
             except StoreError as error:
                 self._on_error(Operation.READ, error)
                 return self._load_privately(call)
@@ -431,14 +432,15 @@ class SharedCache:
         presence, digest = self._presence, loaded.payload.digest
         report = None if presence is None else presence.report(digest, None, publish_sent_at, always=True)
         try:
-            with self._timed(Operation.PUBLISH):
-                published = lock.publish(
-                    loaded.payload,
-                    load_us=round(loaded.seconds * 1e6),
-                    source=loaded.source,
-                    signature=codec.sign(self.settings.signing_keys, claim),
-                    report=report,
-                )
+            published = self._timed(
+                Operation.PUBLISH,
+                lock.publish,
+                loaded.payload,
+                load_us=round(loaded.seconds * 1e6),
+                source=loaded.source,
+                signature=codec.sign(self.settings.signing_keys, claim),
+                report=report,
+            )
         except StoreError as error:
             # Whether it is shared is not known: a private load, whose lease counts from before its query (R6).
             self._on_error(Operation.PUBLISH, error)
@@ -632,10 +634,13 @@ class SharedCache:
         host = self._system.host()
         sent_at = self._now()
         try:
-            with self._timed(Operation.INVALIDATE):
-                deleted = self._store.invalidate(
-                    who=who, host=host, reason=(reason or "").encode(errors="replace").decode()
-                )
+            deleted = self._timed(
+                Operation.INVALIDATE,
+                self._store.invalidate,
+                who=who,
+                host=host,
+                reason=(reason or "").encode(errors="replace").decode(),
+            )
         except StoreError as error:
             self.metrics.add("invalidate_errors")
             self.metrics.add("store_errors", Operation.INVALIDATE.value, error.symptom)
@@ -776,12 +781,13 @@ class SharedCache:
         self._log.once("redis_failed", about, f"{operation.value}: {behaviour.value}", error=error)
         return behaviour
 
-    @contextmanager
-    def _timed(self, operation: Operation) -> Iterator[None]:
+    def _timed(
+        self, operation: Operation, call: Callable[_Given, _Gives], *given: _Given.args, **named: _Given.kwargs
+    ) -> _Gives:
         """Measure a call of Redis, also one that fails."""
         began = self._system.stopwatch()
         try:
-            yield
+            return call(*given, **named)
         finally:
             self.metrics.observe("redis_call_duration", self._system.stopwatch() - began, operation.value)
 

@@ -232,7 +232,9 @@ class Totals:
     def observe(self, name: str, value: float, values: tuple[str, ...]) -> None:
         """Put one value into its bucket."""
         family = HISTOGRAMS[name]
-        cells = self.observed.setdefault((name, values), _empty(family))
+        cells = self.observed.get((name, values))
+        if cells is None:
+            cells = self.observed[name, values] = _empty(family)
         cells[bisect_left(family.buckets, value)] += 1
         cells[-1] += value
 
