@@ -11,22 +11,23 @@ The steps, numbered as in docs/architecture.md:
 7. Redis failed at any step: the outage table decides; mostly a private load, kept for one lease.
 """
 
-import logging
 import os
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from kcg_cache import codec, committing, fleet, postgres
 from kcg_cache.answers import Answer, Current, Entry, Fill, Floor, Question, State, Wait
 from kcg_cache.datasets import ACTIVE_VERSIONS, Dataset
 from kcg_cache.errors import ConfigurationError, EntryError, InvalidateError, StoreError
+from kcg_cache.exporting import ExportedMetrics
 from kcg_cache.filling import FillLock
 from kcg_cache.fleet import Fleet, FleetReceipt
 from kcg_cache.log import Log
-from kcg_cache.metrics import Metrics
+from kcg_cache.metrics import Levels
 from kcg_cache.near import Debt, Near, NearCopy, Start
 from kcg_cache.outage import TABLE, Behaviour, Breaker, Operation
 from kcg_cache.presence import Presence
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 #: How often a rejected filler starts over, and how often one read is told a corrupt entry (PROTOCOL R4, R14).
 TRIES = 3
+_Given = ParamSpec("_Given")
+_Gives = TypeVar("_Gives")
 #: Seconds that nobody waits for: more would not be told apart from "any age".
 _LONGEST_AGE = 1e9
 
@@ -91,6 +94,8 @@ class _Call:
     fallback: NearCopy | None = None
     #: The rows of a rejected fill, and when its first statement was sent (R4).
     given_up: tuple[Snapshot, float] | None = None
+    #: Seconds that it waited for others' fills; None if it did not (R11).
+    waited: float | None = None
 
 
 class _Loaded(NamedTuple):
@@ -132,14 +137,22 @@ class SharedCache:
     ) -> None:
         self.settings = Settings.from_env() if settings is None else settings
         self.dataset = dataset
-        self.metrics = Metrics()
         self._system = system
         self._now = system.now
         url_or_client = self.settings.redis_url if redis is None else redis
         self._store = Store(url_or_client, dataset.name, self.settings, now=system.now)
         self._near = Near(system)
         self._breaker = Breaker(self.settings.breaker_window, system)
-        self._log = Log(dataset.name)
+        self._log = log = Log(dataset.name, system.stopwatch)
+        #: What was counted: docs/metrics.md.
+        self.metrics = ExportedMetrics(
+            self.settings.namespace,
+            dataset.name,
+            # Neither knows this cache: it goes when its last user lets go of it.
+            partial(_levels, self._near, self._breaker, self.settings, system),
+            lambda error: log.once("exporter_failed", "", "an exporter of the metrics raised", error=error),
+        )
+        self._store.asked = partial(self.metrics.add, "scripts_read")
         self._presence = Presence(self.settings, self.metrics, system) if present else None
         self._slow = system.lock()
         self._handover: _Handover | None = None
@@ -176,7 +189,10 @@ class SharedCache:
 
     def _read_slowly(self, conn: Any, *, force: bool, max_age: float | None) -> Snapshot:
         if self._bypass:
-            return self._bypassing(conn)
+            try:
+                return self._bypassing(conn)
+            finally:
+                self.metrics.tell()
         started = self._now()
         call = _Call(
             conn=conn,
@@ -187,15 +203,18 @@ class SharedCache:
             permit=_Permit(self._slow),
             token=self._system.token(),
         )
-        if force:
-            return self._ask(call)  # at once: it may join no plain read's fill that began before it (R12)
         try:
+            if force:
+                return self._ask(call)  # at once: it may join no plain read's fill that began before it (R12)
             if not call.permit.acquire(self.settings.wait_timeout):
                 self.metrics.add("wait_timeouts")
                 return self._load_privately(call)
             return self._answered_while_queueing(call) or self._ask(call)
         finally:
             call.permit.release()
+            if call.waited is not None:
+                self.metrics.observe("lock_wait", call.waited)
+            self.metrics.tell()
 
     def _answered_while_queueing(self, call: _Call) -> Snapshot | None:
         """Give what another thread left for those behind it, if this call may have it (R12)."""
@@ -225,9 +244,8 @@ class SharedCache:
                 return self._load_privately(call)
             start = self._near.start()
             question = self._question(call, start)
-            self.metrics.add("scripts_read")
             try:
-                answer = self._store.read(question)
+                answer = self._timed(Operation.READ, self._store.read, question)
             except StoreError as error:
                 self._on_error(Operation.READ, error)
                 return self._load_privately(call)
@@ -345,17 +363,24 @@ class SharedCache:
         self.metrics.add("waits")
         # Not past the lock's own end: when its holder was killed, no event comes.
         seconds = min(left, answer.lock_left + 0.001, self.settings.redis_timeout / 2)
-        if not answer.last_event:  # this user may not read the stream, or it is none
+        began = self._system.stopwatch()
+        goes_on = self._waited(answer.last_event, seconds)
+        call.waited = (call.waited or 0.0) + self._system.stopwatch() - began
+        return None if goes_on else self._load_privately(call)
+
+    def _waited(self, last_event: bytes, seconds: float) -> bool:
+        """Wait for the next event, or so long; tell whether to ask again."""
+        if not last_event:  # this user may not read the stream, or it is none
             self._system.sleep(seconds)
-            return None
+            return True
         try:
-            self._store.await_event(answer.last_event, seconds)
+            self._store.await_event(last_event, seconds)
             self._log.over("redis_failed", Operation.WAIT.value)
         except StoreError as error:
             if self._on_error(Operation.WAIT, error) is not Behaviour.POLL:
-                return self._load_privately(call)
+                return False
             self._system.sleep(seconds)
-        return None
+        return True
 
     # --- steps 5 and 6 ----------------------------------------------------------------------------------------------
 
@@ -407,7 +432,9 @@ class SharedCache:
         presence, digest = self._presence, loaded.payload.digest
         report = None if presence is None else presence.report(digest, None, publish_sent_at, always=True)
         try:
-            published = lock.publish(
+            published = self._timed(
+                Operation.PUBLISH,
+                lock.publish,
                 loaded.payload,
                 load_us=round(loaded.seconds * 1e6),
                 source=loaded.source,
@@ -465,7 +492,6 @@ class SharedCache:
         lock.release("oversized")
         self.metrics.add("fills_oversized")
         self._log.once(
-            logging.ERROR,
             "oversized",
             "",
             "the payload is over max_payload, so every process loads for itself: raise KCG_CACHE_MAX_PAYLOAD",
@@ -484,9 +510,7 @@ class SharedCache:
         copy = call.fallback
         assert copy is not None
         if error is not None:
-            self._log.event(
-                logging.WARNING, "load_failed", "the load failed; the rows before it are served", error=error
-            )
+            self._log.event("load_failed", "the load failed; the rows before it are served", error=error)
         if copy.snapshot.stale:
             self.metrics.add("stale_served")
         else:
@@ -561,6 +585,7 @@ class SharedCache:
         Raises what the connection and the loader raise, and `DatasetError`.
         """
         self.metrics.add("loads")
+        began = self._system.stopwatch()
         transactional = self.dataset.transactional
         try:
             with postgres.lent(given, transactional=transactional) as conn:
@@ -576,6 +601,7 @@ class SharedCache:
                             self._on_taint(taint)
                             # Before the rows are read: a caller inside its transaction holds up nobody (R13).
                             if lock is not None:
+                                self.metrics.add("fills_tainted")
                                 lock.release(f"tainted: {taint}")
                             if permit is not None:
                                 permit.release()
@@ -588,6 +614,8 @@ class SharedCache:
         except Exception:
             self.metrics.add("load_errors")
             raise
+        finally:
+            self.metrics.observe("load_duration", self._system.stopwatch() - began)
         return _Loaded(payload, first_statement_at, seconds, source, taint)
 
     # --- invalidate -------------------------------------------------------------------------------------------------
@@ -606,20 +634,27 @@ class SharedCache:
         host = self._system.host()
         sent_at = self._now()
         try:
-            deleted = self._store.invalidate(
-                who=who, host=host, reason=(reason or "").encode(errors="replace").decode()
+            deleted = self._timed(
+                Operation.INVALIDATE,
+                self._store.invalidate,
+                who=who,
+                host=host,
+                reason=(reason or "").encode(errors="replace").decode(),
             )
         except StoreError as error:
             self.metrics.add("invalidate_errors")
-            self.metrics.add("store_errors")
-            self._log.event(logging.ERROR, "invalidate_failed", "not confirmed", reason=reason, error=error)
+            self.metrics.add("store_errors", Operation.INVALIDATE.value, error.symptom)
+            self.metrics.tell()
+            self._log.event("invalidate_failed", "not confirmed", reason=reason, error=error)
             raise InvalidateError(
                 f"the invalidate of {self.dataset.name!r} is not confirmed, and readers may use the old rows for up to "
                 f"their TTL: repeat it until it succeeds. {error}"
             ) from error
         answered_at = self._now()
         self.metrics.add("invalidations")
+        self.metrics.observe("invalidation_in_force", answered_at - sent_at + INVALIDATE_WAIT)
         self._near.forget()
+        self.metrics.tell()
         receipt = Invalidation(
             dataset=self.dataset.name,
             who=who,
@@ -636,7 +671,6 @@ class SharedCache:
             system=self._system,
         )
         self._log.event(
-            logging.INFO,
             "invalidated",
             "entry and fill lock deleted",
             who=who,
@@ -740,22 +774,31 @@ class SharedCache:
 
     def _on_error(self, operation: Operation, error: StoreError) -> Behaviour:
         behaviour = TABLE[error.symptom, operation]
-        self.metrics.add("store_errors")
+        self.metrics.add("store_errors", operation.value, error.symptom)
         if behaviour is Behaviour.PRIVATE_AND_OPEN and self._breaker.failed():
             self.metrics.add("breaker_opened")
         about = f"{operation.value}: {error.symptom}"
-        self._log.once(logging.WARNING, "redis_failed", about, f"{operation.value}: {behaviour.value}", error=error)
+        self._log.once("redis_failed", about, f"{operation.value}: {behaviour.value}", error=error)
         return behaviour
+
+    def _timed(
+        self, operation: Operation, call: Callable[_Given, _Gives], *given: _Given.args, **named: _Given.kwargs
+    ) -> _Gives:
+        """Measure a call of Redis, also one that fails."""
+        began = self._system.stopwatch()
+        try:
+            return call(*given, **named)
+        finally:
+            self.metrics.observe("redis_call_duration", self._system.stopwatch() - began, operation.value)
 
     def _on_answer(self) -> None:
         self._log.over("redis_failed", Operation.READ.value)
         if self._breaker.succeeded():
-            self._log.event(logging.INFO, "redis_back", "Redis answers again")
+            self._log.event("redis_back", "Redis answers again")
 
     def _on_taint(self, taint: str) -> None:
-        self.metrics.add("tainted_reads")
+        self.metrics.add("tainted_reads", taint)
         self._log.once(
-            logging.WARNING,
             "tainted",
             taint,
             "rows of this connection are given to its caller alone: read outside the transaction, on the primary",
@@ -769,15 +812,15 @@ class SharedCache:
             self._reject(note, f"the entry was not accepted: {note}")
 
     def _reject(self, reason: str, message: str) -> None:
-        self.metrics.add("entries_rejected")
-        self._log.once(logging.WARNING, "entry_rejected", reason, message)
+        self.metrics.add("entries_rejected", reason)
+        self._log.once("entry_rejected", reason, message)
 
     def _report(self, message: str) -> None:
         self.metrics.add("bad_params")
         if self._bypass:  # every read loads: the same row would be told of on every one
-            self._log.once(logging.WARNING, "bad_params", message, message)
+            self._log.once("bad_params", message, message)
         else:
-            self._log.event(logging.WARNING, "bad_params", message)
+            self._log.event("bad_params", message)
 
     def _check_source(self, source: str, previous: str) -> None:
         # A user who may not ask for the system identifier says "unknown": then the names must do.
@@ -785,7 +828,6 @@ class SharedCache:
         if previous and previous != source and not same:
             self.metrics.add("foreign_sources")
             self._log.once(
-                logging.ERROR,
                 "foreign_source",
                 f"{previous} {source}",
                 "this namespace was filled from another database: two environments share it, or it was moved",
@@ -798,9 +840,24 @@ class SharedCache:
         self._near.renew_lock_after_fork()
         self._breaker.renew_lock_after_fork()
         self._log.renew_lock_after_fork()
-        self.metrics.renew_lock_after_fork()
+        self.metrics.begin_anew_after_fork()
         if self._presence is not None:
             self._presence.begin_anew()
+
+
+def _levels(near: Near, breaker: Breaker, settings: Settings, system: System) -> Levels:
+    """Give the gauges of one cache, as of now."""
+    levels = {
+        "breaker_open": float(breaker.open),
+        "ttl_seconds": settings.ttl,
+        "stale_if_error_seconds": settings.stale_if_error,
+    }
+    copy = near.copy
+    if copy is not None:
+        # After its lease a copy is not served any more: what nobody reads does not grow old.
+        served_at = min(system.stopwatch(), copy.valid_until)
+        levels["served_age_seconds"] = max(0.0, copy.snapshot.age_then + served_at - copy.snapshot.as_of)
+    return levels
 
 
 def _thawed(snapshot: Snapshot) -> Snapshot:

@@ -4,7 +4,6 @@ The lock is the fence, not a mutex: losing it costs a rejected publish and nothi
 noticed in time.
 """
 
-import logging
 import threading
 from types import TracebackType
 from typing import Self
@@ -14,7 +13,7 @@ from kcg_cache.codec import Payload
 from kcg_cache.errors import StoreError
 from kcg_cache.log import Log
 from kcg_cache.metrics import Metrics
-from kcg_cache.outage import NO_ANSWER
+from kcg_cache.outage import NO_ANSWER, Operation
 from kcg_cache.store import Store
 from kcg_cache.system import System
 
@@ -52,10 +51,11 @@ class FillLock:
             self._system.start(self._renew, "kcg_cache-renew")
         except RuntimeError as error:  # a limit of threads, or the interpreter's end: the lock lives for lock_ttl only
             self._metrics.add("renew_errors")
-            self._log.once(logging.WARNING, "renew_failed", "thread", "the fill lock is not renewed", error=error)
+            self._log.once("renew_failed", "thread", "the fill lock is not renewed", error=error)
         except BaseException:
             # An interrupt while start() waits: nobody leaves a block that was not entered, and the lock would be
             # renewed for as long as this process lives.
+            self._metrics.add("fills_failed")
             self.release("interrupted")
             raise
         return self
@@ -64,6 +64,7 @@ class FillLock:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._held:
+            self._metrics.add("fills_failed")
             self.release("failed")
         self._done.set()
 
@@ -94,8 +95,8 @@ class FillLock:
             self._store.release(self._grant, reason, by=self._by)
         except StoreError as error:
             self._metrics.add("release_errors")
-            self._metrics.add("store_errors")
-            self._log.event(logging.WARNING, "release_failed", "the fill lock expires by itself", error=error)
+            self._metrics.add("store_errors", Operation.RELEASE.value, error.symptom)
+            self._log.event("release_failed", "the fill lock expires by itself", error=error)
 
     def _renew(self) -> None:
         # `_done` may be set between the wait and the renewal: then the lock is gone or about to be, and `renew`, which
@@ -105,14 +106,12 @@ class FillLock:
                 held = self._store.renew(self._grant)
             except StoreError as error:
                 self._metrics.add("renew_errors")
-                self._metrics.add("store_errors")
-                self._log.once(logging.WARNING, "renew_failed", "", "a renewal was not answered", error=error)
+                self._metrics.add("store_errors", Operation.RENEW.value, error.symptom)
+                self._log.once("renew_failed", "", "a renewal was not answered", error=error)
                 continue
             self._log.over("renew_failed")
             if not held:
                 if not self._done.is_set():
                     self._metrics.add("locks_lost")
-                    self._log.event(
-                        logging.INFO, "lock_lost", "an invalidate, an expiry or a restart took the fill lock"
-                    )
+                    self._log.event("lock_lost", "an invalidate, an expiry or a restart took the fill lock")
                 return

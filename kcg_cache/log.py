@@ -1,50 +1,112 @@
-"""Log lines: one event, one stable name, one line; and once per state where a fault would repeat it."""
+"""Log lines: one event, one stable name, one line; once per state where a fault would repeat it, and never a flood."""
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any
+
+from kcg_cache.events import EVENTS, SUPPRESSED
+from kcg_cache.system import SYSTEM
 
 _LOGGER = logging.getLogger("kcg_cache")
 #: Characters of one value that a line shows: some come from Redis, and may be megabytes.
 _SHOWN = 1000
+#: Lines of one event that a cache writes in `WINDOW` seconds; the next one says how many were left out.
+LINES = 10
+WINDOW = 60.0
+#: How many states are remembered as said: some are made of what stood in Redis, which may be another each time.
+REMEMBERED = 100
+
+
+class _Window:
+    """How many lines of one event were written and left out since when."""
+
+    __slots__ = ("began", "left_out", "written")
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.written = 0
+        self.left_out = 0
 
 
 class Log:
-    """The log of one cache: every line begins with the event's name and the dataset's."""
+    """The log of one cache: every line begins with the event's name and the dataset's.
 
-    def __init__(self, dataset: str) -> None:
+    Each event is one of `EVENTS`, which has its level.
+    """
+
+    def __init__(self, dataset: str, now: Callable[[], float] = SYSTEM.now) -> None:
         self._dataset = dataset
-        self._said: set[tuple[str, str]] = set()
+        self._now = now
+        # In the order in which they were said; the values mean nothing.
+        self._said: dict[tuple[str, str], None] = {}
+        self._windows: dict[str, _Window] = {}
+        # Events that were written and whose end was not.
+        self._lasting: set[str] = set()
         self._lock = threading.Lock()
 
-    def event(self, level: int, event: str, message: str, **details: Any) -> None:
-        """Write one line, ``event dataset: message key=value``; the same values travel as the record's `extra`."""
-        if not _LOGGER.isEnabledFor(level):
-            return
-        tail = "".join(f" {key}={_on_one_line(value)}" for key, value in details.items())
-        extra = {"kcg_event": event, "kcg_dataset": self._dataset, "kcg_details": details}
-        _LOGGER.log(level, "%s %s: %s%s", event, self._dataset, _on_one_line(message), tail, extra=extra)
+    def event(self, event: str, message: str, **details: Any) -> bool:
+        """Write one line, ``event dataset: message key=value``; the same values travel as the record's `extra`.
 
-    def once(self, level: int, event: str, about: str, message: str, **details: Any) -> None:
-        """Write the line the first time, until `over(event)`: a fault that lasts is said once and counted."""
+        Tells False for a line that was left out, because there were too many of the event.
+        """
+        declared = EVENTS[event]
         with self._lock:
-            if (event, about) in self._said:
-                return
-            self._said.add((event, about))
-        self.event(level, event, message, **details)
+            if declared.ends:
+                if declared.ends not in self._lasting:
+                    return False
+                self._lasting.discard(declared.ends)
+            if declared.limited:
+                left_out = self._passed(event)
+                if left_out is None:
+                    return False
+                if left_out:
+                    details[SUPPRESSED] = left_out
+            self._lasting.add(event)
+        if _LOGGER.isEnabledFor(declared.level):
+            tail = "".join(f" {key}={_on_one_line(value)}" for key, value in details.items())
+            extra = {"kcg_event": event, "kcg_dataset": self._dataset, "kcg_details": details}
+            _LOGGER.log(declared.level, "%s %s: %s%s", event, self._dataset, _on_one_line(message), tail, extra=extra)
+        return True
+
+    def once(self, event: str, about: str, message: str, **details: Any) -> None:
+        """Write the line the first time, until `over(event)`: a fault that lasts is said once and counted."""
+        key = event, about
+        if key in self._said or not self.event(event, message, **details):
+            return  # what was left out is not said: it is tried again, and is written when there is room
+        with self._lock:
+            self._said[key] = None
+            if len(self._said) > REMEMBERED:
+                del self._said[next(iter(self._said))]
 
     def over(self, event: str, about: str = "") -> bool:
         """Let `event` be said again, of whatever begins with `about`; tell whether it had been said."""
         if not self._said:
             return False
         with self._lock:
-            said = {key for key in self._said if key[0] == event and key[1].startswith(about)}
-            self._said -= said
+            said = [key for key in self._said if key[0] == event and key[1].startswith(about)]
+            for key in said:
+                del self._said[key]
             return bool(said)
 
     def renew_lock_after_fork(self) -> None:
         """Take a fresh lock: another thread of the parent may have held it at the fork, and is not here to let go."""
         self._lock = threading.Lock()
+
+    def _passed(self, event: str) -> int | None:
+        """Tell how many lines were left out before this one; None to leave this one out, too. Under the lock."""
+        now = self._now()
+        window = self._windows.get(event)
+        if window is None or now >= window.began + WINDOW:
+            left_out = 0 if window is None else window.left_out
+            window = self._windows[event] = _Window(now)
+        else:
+            left_out = 0
+        if window.written >= LINES:
+            window.left_out += 1
+            return None
+        window.written += 1
+        return left_out
 
 
 def _on_one_line(value: object) -> str:

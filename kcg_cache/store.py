@@ -63,6 +63,8 @@ class Store:
         self._settings = settings
         #: The largest payload that is not fetched by itself.
         self.inline = INLINE
+        #: Called before each `read` script is sent.
+        self.asked: Callable[[], object] = lambda: None
         self._own_client = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
             self._client = clients.connect(settings.replace(redis_url=client_or_url))
@@ -111,6 +113,7 @@ class Store:
 
     def _ask(self, question: Question, inline: int) -> Answer:
         """Run the script once; a payload of b"" is yet to be fetched."""
+        self.asked()
         resolved = question.resolved
         return self._run(
             "read",

@@ -305,7 +305,7 @@ def forked(given: dict[str, Any]) -> None:
             plain = cache.read(connecting(given)).shared  # takes the slow path
             cache._breaker.failed()
             cache._breaker.succeeded()
-            cache._log.once(10, "event", "about", "message")
+            cache._log.once("load_failed", "about", "message")
             forced = cache.read(connecting(given), force=True)
             say(near=near, plain=plain, forced=forced.source, shared=forced.shared, equal=list(forced.rows) == rows)
         finally:

@@ -286,7 +286,7 @@ def test_a_renewing_thread_that_does_not_start_is_logged_with_the_reason(backend
             raise no_thread
 
     worker = backend.worker(system=Full())
-    worker._log.once(logging.WARNING, "renew_failed", "", "of another kind")
+    worker._log.once("renew_failed", "", "of another kind")
     journal.records.clear()
     for _ in range(2):
         assert worker.read(None, force=True).shared

@@ -84,6 +84,10 @@ class SimulatedHost(System):
                 self._world.door()
         return time
 
+    def stopwatch(self) -> float:
+        """Read the clock, and draw nothing: what decides nothing changes no run."""
+        return self.read_clock()
+
     def sleep(self, seconds: float) -> None:
         """Let time pass on this host's clock."""
         self._process.check()
