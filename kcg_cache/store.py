@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import redis
 import redis.asyncio
@@ -433,7 +433,7 @@ class Store:
 
     def inspect(self, events: int) -> State:
         """Look at what is there; the newest `events` of each stream."""
-        return self._run("inspect", {"count": events}, _state)
+        return self._look("inspect", {"count": events}, _state)
 
     def check_deletes(self) -> None:
         """Do what an invalidate does first: delete the key that never exists (PROTOCOL R2).
@@ -498,18 +498,7 @@ class Store:
 
         A script asks, which needs no right but to run scripts; where that is missing, ACL DRYRUN.
         """
-        try:
-            answers: Any = self._run("rights", {"commands": json.dumps(commands)}, lambda reply: reply["answers"])
-            told = [{b"1": True, b"0": False}.get(answer) for answer in answers]
-        except StoreRefused as error:
-            # Of the two that run a script the one that is named, or both where it is about keys.
-            denied = next((name for name in ("evalsha", "eval") if f"'{name}'" in str(error)), "")
-            told = [
-                False if command[0].lower() in ((denied,) if denied else ("eval", "evalsha")) else None
-                for command in commands
-            ]
-        except StoreReplyError:
-            told = [None] * len(commands)
+        told = self._told_by_script(commands)
         if None in told:
             user = self.ask("ACL", "WHOAMI")
             if not isinstance(user, NotAllowed):
@@ -518,6 +507,23 @@ class Store:
                         answer = self.ask("ACL", "DRYRUN", _text(user), *command)
                         told[place] = None if isinstance(answer, NotAllowed) else answer == b"OK"
         return tuple(told)
+
+    def _told_by_script(self, commands: Sequence[Sequence[str]]) -> list[bool | None]:
+        """Ask in the form that may only read, and where this user may not use that, in the other."""
+        denied: set[str] = set()
+        for forms in (("evalsha_ro", "eval_ro"), ("evalsha", "eval")):
+            run = self._run_looking if forms[0].endswith("_ro") else self._run
+            try:
+                answers: Any = run("rights", {"commands": json.dumps(commands)}, lambda reply: reply["answers"])
+            except StoreRefused as error:
+                # Of the two that run a script the one that is named, or both where it is about keys.
+                named = [form for form in forms if f"'{form}'" in str(error)]
+                denied.update(named or forms)
+            except StoreReplyError:
+                continue
+            else:
+                return [{b"1": True, b"0": False}.get(answer) for answer in answers]
+        return [False if command[0].lower() in denied else None for command in commands]
 
     def whole_entry(self) -> dict[str, bytes]:
         """Give the fields of the entry with its payload, as they are; {} for none, or for a key of another type."""
@@ -591,22 +597,49 @@ class Store:
         if self._own_client:
             self._client.close()
 
-    def _run(
+    def _look(
         self, name: str, values: Mapping[str, str | bytes | int], understood: Callable[[dict[str, Any]], _T]
     ) -> _T:
-        """Run a script and give what `understood` makes of its reply."""
+        """Run a script that only reads, in the form that may only read: that of a user who may change nothing.
+
+        Where a server does not know that form, or a user has only the right to the other, it is run in the other.
+        """
+        try:
+            return self._run_looking(name, values, understood)
+        except (StoreRefused, StoreReplyError) as error:
+            if not _LOOKING_REFUSED.search(str(error)):
+                raise
+            try:
+                return self._run(name, values, understood)
+            except StoreRefused:
+                raise error from error.__cause__  # which names what a user who only looks has to have
+
+    def _run_looking(
+        self, name: str, values: Mapping[str, str | bytes | int], understood: Callable[[dict[str, Any]], _T]
+    ) -> _T:
+        return self._run(name, values, understood, form="_RO")
+
+    def _run(
+        self,
+        name: str,
+        values: Mapping[str, str | bytes | int],
+        understood: Callable[[dict[str, Any]], _T],
+        *,
+        form: Literal["", "_RO"] = "",
+    ) -> _T:
+        """Run a script and give what `understood` makes of its reply; in the `form` "_RO" it can write nothing."""
         script = lua.load(name)
         key_names = self._key_names.get(name)
         if key_names is None:
             key_names = self._key_names[name] = script.named(self.keys)
         arguments = script.arguments(values)
         try:
-            answer = self._call("EVALSHA", script.sha, len(key_names), *key_names, *arguments)
+            answer = self._call(f"EVALSHA{form}", script.sha, len(key_names), *key_names, *arguments)
         except StoreReplyError as error:
             if not isinstance(error.__cause__, _R.NoScriptError):
                 raise
             # Not run, for the server does not have it (a restart, SCRIPT FLUSH): send the text, which it keeps.
-            answer = self._call("EVAL", script.text, len(key_names), *key_names, *arguments)
+            answer = self._call(f"EVAL{form}", script.text, len(key_names), *key_names, *arguments)
         try:
             return understood(script.reply(answer))
         except StoreReplyError:
@@ -649,6 +682,9 @@ class Store:
         else:  # a cluster client, which has a pool for each node
             self._client.disconnect_connection_pools()
 
+
+#: How a server says that scripts are not to be run in the form that may only read: no such right, or no such command.
+_LOOKING_REFUSED = re.compile(r"'eval(sha)?_ro' command|unknown command.{0,3}eval(sha)?_ro", re.IGNORECASE)
 
 #: The arguments of a caller that leaves no presence.
 _NO_PRESENCE: dict[str, str | bytes | int] = {"fleet": "", "reader": "", "held_us": 0, "presence": b""}
