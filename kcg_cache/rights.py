@@ -119,6 +119,14 @@ def _calls(name: str, keys: Keys) -> tuple[Command, ...]:
     return tuple((verb, f"{name}.lua", str(len(named)), *named) for verb in verbs)
 
 
+def named(command: Command, keys: Keys) -> str:
+    """Name a command with its script, or its key's last part: ``EVALSHA read.lua``, ``HSET entry``."""
+    if command[0].startswith("EVAL"):
+        return f"{command[0]} {command[1]}"
+    key = next((word for word in command if word in keys), None)
+    return command[0] if key is None else f"{command[0]} {key.rpartition(':')[2]}"
+
+
 def all_commands(keys: Keys) -> tuple[Command, ...]:
     """Give the commands of every role, each once."""
     listed = [command for role in ROLES for command in commands_of(role, keys)]

@@ -19,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
-from kcg_cache import keys, lua
+from kcg_cache import keys, lua, rights
 from kcg_cache.answers import (
     Answer,
     Current,
@@ -211,6 +211,10 @@ _ADVICE = {
 }
 
 
+#: What is said where the server says that this user may not run a command, or not on a key.
+RIGHTS_HINT = "; `kcg-cache acl` prints what each role's user needs"
+
+
 def mapped(error: BaseException) -> StoreError:
     """Give the driver's error as ours."""
     kind, symptom = next(
@@ -220,7 +224,8 @@ def mapped(error: BaseException) -> StoreError:
         code = _CODE.search(str(error))
         if code is not None:
             kind, symptom = _BY_CODE[code[1]]
-    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error})", symptom=symptom)
+    rights = RIGHTS_HINT if symptom == "denied" and "permissions" in str(error) else ""
+    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error}){rights}", symptom=symptom)
 
 
 # --- the store ------------------------------------------------------------------------------------------------------
@@ -508,6 +513,15 @@ class Store:
                         told[place] = None if isinstance(answer, NotAllowed) else answer == b"OK"
         return tuple(told)
 
+    def lacking(self, role: str) -> tuple[str, ...]:
+        """Name what a role needs and this user may not do, as far as the server tells; () where it is not known.
+
+        Raises `StoreError` for a server that does not answer.
+        """
+        commands = rights.granted(role, self.keys)
+        told = zip(commands, self.may(commands), strict=True)
+        return tuple(dict.fromkeys(rights.named(command, self.keys) for command, may in told if may is False))
+
     def _told_by_script(self, commands: Sequence[Sequence[str]]) -> list[bool | None]:
         """Ask in the form that may only read, and where this user may not use that, in the other."""
         denied: set[str] = set()
@@ -532,6 +546,16 @@ class Store:
         if isinstance(found, NotAllowed):
             return {}
         return {name: value for name, value in zip(names, found, strict=True) if isinstance(value, bytes)}
+
+    def digest(self) -> str | None:
+        """Give the digest of the entry as it is, whether readers take it or not; None for none. A worker may ask."""
+        try:
+            found = self._call("HMGET", self.keys.entry, "digest")
+        except StoreReplyError as error:
+            if not _foreign_type(error):
+                raise
+            return None
+        return self._understood(lambda: None if found[0] is None else _text(_bytes(found[0])), "HMGET")
 
     def logged(self, stream: Stream, count: int, *, before: str = "") -> tuple[Logged, ...] | None:
         """Give the newest `count` entries of a stream, or those before the id `before`, newest first.

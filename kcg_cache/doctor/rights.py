@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from kcg_cache.doctor.findings import ERROR, NOTE, OK, WARNING, Finding, Severity, unchecked
 from kcg_cache.keys import Keys
-from kcg_cache.rights import Command, commands_of, presence_of
+from kcg_cache.rights import Command, commands_of, named, presence_of
 
 #: The finding of each role.
 CODES = {"worker": "KCG-A01", "operator": "KCG-A02", "viewer": "KCG-A03", "watcher": "KCG-A05"}
@@ -23,26 +23,22 @@ def _judged(
     lacking = [command for command in commands if told.get(command) is False]
     unknown = [command for command in commands if told.get(command) is None]
     if lacking:
-        named = ", ".join(dict.fromkeys(_named(command, keys) for command in lacking))
+        names = ", ".join(dict.fromkeys(named(command, keys) for command in lacking))
         more = ", and what else is not told" if unknown else ""
         words = " ".join(dict.fromkeys(f"+{command[0].lower()}" for command in lacking))
         if severity is NOTE:
-            return Finding(code, NOTE, f"this user may not (and need not, by --for): {named}{more}")
-        mend = f"ACL SETUSER … {words} ~{_pattern(keys)}, then ACL SAVE or your users file"
-        return Finding(code, severity, f"this user may not: {named}{more}", mend)
+            return Finding(code, NOTE, f"this user may not (and need not, by --for): {names}{more}")
+        role = next((role for role, of_role in CODES.items() if of_role == code), "worker")
+        mend = (
+            f"ACL SETUSER … {words} ~{_pattern(keys)} (`kcg-cache acl {role}` prints all that it needs), then ACL SAVE "
+            "or your users file"
+        )
+        return Finding(code, severity, f"this user may not: {names}{more}", mend)
     if unknown:
-        return unchecked(code, f"this server does not tell of {', '.join(_named(each, keys) for each in unknown)}")
+        return unchecked(code, f"this server does not tell of {', '.join(named(each, keys) for each in unknown)}")
     return Finding(code, OK, f"this user has all {len(commands)} of them")
 
 
 def _pattern(keys: Keys) -> str:
     """Give the pattern of all keys of the dataset, as an ACL has it."""
     return keys.entry.rpartition(":")[0] + ":*"
-
-
-def _named(command: Command, keys: Keys) -> str:
-    """Name a command with its script, or its key's last part: ``EVALSHA read.lua``, ``HSET entry``."""
-    if command[0].startswith("EVAL"):
-        return f"{command[0]} {command[1]}"
-    key = next((word for word in command if word in keys), None)
-    return command[0] if key is None else f"{command[0]} {key.rpartition(':')[2]}"
