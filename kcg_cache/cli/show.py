@@ -43,7 +43,7 @@ def show(
     read_only: Annotated[
         bool,
         typer.Option(
-            "--read-only", help="Only look at the shared copy: load nothing, change nothing, as a viewer may."
+            "--read-only", help="Only look at the shared copy, as a viewer may: load nothing, change nothing."
         ),
     ] = False,
     params: Annotated[bool, typer.Option("--params", help="Show every version's params in full.")] = False,
