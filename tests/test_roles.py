@@ -127,10 +127,15 @@ def keys_of(server: Server, dataset: Dataset = ACTIVE_VERSIONS) -> Keys:
 
 
 def contents(server: Server) -> dict[str, Any]:
-    """Give every key with its value, as it is dumped."""
-    raw = redis.Redis(host=server.valkey.host, port=server.valkey.port, username="admin", password=PASSWORD)
-    with raw:
-        return {str(key): raw.dump(key) for key in raw.keys("*")}
+    """Give every key with its value, which is compared and not looked at."""
+    options: Any = {"host": server.valkey.host, "port": server.valkey.port, "username": "admin", "password": PASSWORD}
+    found: dict[str, Any] = {}
+    with redis.Redis(**options) as raw:
+        for key in raw.scan_iter():
+            kind = raw.type(key)
+            whole = {b"hash": raw.hgetall, b"string": raw.get, b"stream": raw.xrange}[kind]
+            found[repr(key)] = whole(key), raw.ttl(key) == -1
+    return found
 
 
 # --- PostgreSQL -------------------------------------------------------------------------------------------------------
