@@ -725,6 +725,23 @@ class SharedCache:
         """Give what the server says of itself (INFO); raises `StoreError`."""
         return self._store.server()
 
+    def shared_digest(self) -> str | None:
+        """Give the digest of what is shared now, whether readers take it or not; None for none. Raises `StoreError`."""
+        return self._store.digest()
+
+    def peek(self) -> Snapshot | str:
+        """Give the rows that are shared now, or say why a reader would take none; a viewer's rights suffice.
+
+        Nothing is changed, and no near copy kept. Raises `StoreError`.
+        """
+        from kcg_cache.verification import Verifier  # noqa: PLC0415 - a worker never asks, and would pay for it at import
+
+        return Verifier(self._store, self.dataset, self.settings, self._system).peek()
+
+    def lacking(self, role: str) -> tuple[str, ...]:
+        """Name what a role ("worker", …) needs and this user of Redis may not do; raises `StoreError`."""
+        return self._store.lacking(role)
+
     def history(self) -> "History":
         """Give a reader of what happened: invalidates, who did them and what came of them, and fills."""
         from kcg_cache.history import History  # noqa: PLC0415 - a worker never asks, and would pay for it at import

@@ -62,7 +62,15 @@ class Keys(NamedTuple):
     @classmethod
     def of(cls, namespace: str, dataset: str) -> "Keys":
         """Name the keys; raise `ConfigurationError` on a name that would not be a safe part of a key."""
-        tag = f"{{{checked_name('namespace', namespace)}:{checked_name('dataset', dataset)}}}"
+        return cls._tagged(f"{{{checked_name('namespace', namespace)}:{checked_name('dataset', dataset)}}}")
+
+    @classmethod
+    def patterns_of(cls, namespace: str) -> "Keys":
+        """Give the glob patterns of the keys of every dataset in a namespace; raise as `of`."""
+        return cls._tagged(f"{{{checked_name('namespace', namespace)}:*}}")
+
+    @classmethod
+    def _tagged(cls, tag: str) -> "Keys":
         return cls(
             entry=f"{tag}:entry",
             lock=f"{tag}:lock",

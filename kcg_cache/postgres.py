@@ -22,6 +22,10 @@ _WRAPPED = ("driver_connection", "dbapi_connection", "connection", "_connection"
 
 #: What PostgreSQL says to any statement in a transaction that has failed (in_failed_sql_transaction).
 _FAILED = "25P02"
+#: What PostgreSQL says to a role that lacks a right (insufficient_privilege), and who says which are needed. Its own
+#: words name the table.
+_PRIVILEGE = "42501"
+_PRIVILEGE_HINT = "(`kcg-cache sql roles` grants what each role needs)"
 #: How the codes begin of errors that leave open whether a commit was done: connection exceptions, statement completion
 #: unknown, shutdown and crash.
 _UNKNOWN = ("08", "40003", "57P")
@@ -264,7 +268,8 @@ def fetch(conn: Any, sql: str, *values: Any) -> list[dict[str, Any]]:
     cursor = conn.cursor()
     try:
         # Without values nothing is passed: text that is no template may hold a '%'.
-        cursor.execute(sql, *([values] if values else []))
+        with _rights_noted():
+            cursor.execute(sql, *([values] if values else []))
         names = [column[0] for column in cursor.description]
         return [
             {name: row[name] for name in names} if isinstance(row, Mapping) else dict(zip(names, row, strict=True))
@@ -311,8 +316,20 @@ def execute(conn: Any, sql: str, *values: Any) -> int:
     """Run statements that give no rows; give how many rows the last of them changed."""
     with contextlib.closing(conn.cursor()) as cursor:
         # Without values None: text that is no template may hold a '%'.
-        cursor.execute(sql, values or None)
+        with _rights_noted():
+            cursor.execute(sql, values or None)
         return int(cursor.rowcount)
+
+
+@contextlib.contextmanager
+def _rights_noted() -> Iterator[None]:
+    """Note, where a right is lacking, what grants it."""
+    try:
+        yield
+    except Exception as error:
+        if _sqlstate(error) == _PRIVILEGE:
+            error.add_note(_PRIVILEGE_HINT)
+        raise
 
 
 def hang_up(conn: Any) -> None:

@@ -129,6 +129,10 @@ def _no_master(error: Exception) -> StoreError:
 _TOPOLOGY = (_R.RedisClusterException,)
 
 
+#: What is said where the server says that this user may not run a command, or not on a key.
+RIGHTS_HINT = "; `kcg-cache acl` prints what each role's user needs"
+
+
 def mapped(error: BaseException) -> StoreError:
     """Give the driver's error as ours; where its cluster client could ask no node, the reason for that."""
     while type(error) in _TOPOLOGY and isinstance(error.__cause__ or error.__context__, DRIVER_ERRORS):
@@ -142,4 +146,5 @@ def mapped(error: BaseException) -> StoreError:
         code = _CODE.search(str(error))
         if code is not None:
             kind, symptom = _BY_CODE[code[1]]
-    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error})", symptom=symptom)
+    rights = RIGHTS_HINT if symptom == "denied" and "permissions" in str(error) else ""
+    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error}){rights}", symptom=symptom)

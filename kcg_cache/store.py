@@ -8,11 +8,11 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from redis.exceptions import NoPermissionError, NoScriptError
 
-from kcg_cache import clients, keys, lua
+from kcg_cache import clients, keys, lua, rights
 from kcg_cache.answers import (
     Answer,
     Current,
@@ -253,7 +253,7 @@ class Store:
 
     def inspect(self, events: int) -> State:
         """Look at what is there; the newest `events` of each stream."""
-        return self._run("inspect", {"count": events}, _state)
+        return self._look("inspect", {"count": events}, _state)
 
     def check_deletes(self) -> None:
         """Do what an invalidate does first: delete the key that never exists (PROTOCOL R2).
@@ -318,18 +318,7 @@ class Store:
 
         A script asks, which needs no right but to run scripts; where that is missing, ACL DRYRUN.
         """
-        try:
-            answers: Any = self._run("rights", {"commands": json.dumps(commands)}, lambda reply: reply["answers"])
-            told = [{b"1": True, b"0": False}.get(answer) for answer in answers]
-        except StoreRefused as error:
-            # Of the two that run a script the one that is named, or both where it is about keys.
-            denied = next((name for name in ("evalsha", "eval") if f"'{name}'" in str(error)), "")
-            told = [
-                False if command[0].lower() in ((denied,) if denied else ("eval", "evalsha")) else None
-                for command in commands
-            ]
-        except StoreReplyError:
-            told = [None] * len(commands)
+        told = self._told_by_script(commands)
         if None in told:
             user = self.ask("ACL", "WHOAMI")
             if not isinstance(user, NotAllowed):
@@ -339,6 +328,32 @@ class Store:
                         told[place] = None if isinstance(answer, NotAllowed) else answer == b"OK"
         return tuple(told)
 
+    def lacking(self, role: str) -> tuple[str, ...]:
+        """Name what a role needs and this user may not do, as far as the server tells; () where it is not known.
+
+        Raises `StoreError` for a server that does not answer.
+        """
+        commands = rights.granted(role, self.keys)
+        told = zip(commands, self.may(commands), strict=True)
+        return tuple(dict.fromkeys(rights.named(command, self.keys) for command, may in told if may is False))
+
+    def _told_by_script(self, commands: Sequence[Sequence[str]]) -> list[bool | None]:
+        """Ask in the form that may only read, and where this user may not use that, in the other."""
+        denied: set[str] = set()
+        for forms in (("evalsha_ro", "eval_ro"), ("evalsha", "eval")):
+            run = self._run_looking if forms[0].endswith("_ro") else self._run
+            try:
+                answers: Any = run("rights", {"commands": json.dumps(commands)}, lambda reply: reply["answers"])
+            except StoreRefused as error:
+                # Of the two that run a script the one that is named, or both where it is about keys.
+                named = [form for form in forms if f"'{form}'" in str(error)]
+                denied.update(named or forms)
+            except StoreReplyError:
+                continue
+            else:
+                return [{b"1": True, b"0": False}.get(answer) for answer in answers]
+        return [False if command[0].lower() in denied else None for command in commands]
+
     def whole_entry(self) -> dict[str, bytes]:
         """Give the fields of the entry with its payload, as they are; {} for none, or for a key of another type."""
         names = ("digest", "format", "payload")
@@ -346,6 +361,16 @@ class Store:
         if isinstance(found, NotAllowed):
             return {}
         return {name: value for name, value in zip(names, found, strict=True) if isinstance(value, bytes)}
+
+    def digest(self) -> str | None:
+        """Give the digest of the entry as it is, whether readers take it or not; None for none. A worker may ask."""
+        try:
+            found = self._call("HMGET", self.keys.entry, "digest")
+        except StoreReplyError as error:
+            if not _foreign_type(error):
+                raise
+            return None
+        return self._understood(lambda: None if found[0] is None else _text(_bytes(found[0])), "HMGET")
 
     def logged(self, stream: Stream, count: int, *, before: str = "") -> tuple[Logged, ...] | None:
         """Give the newest `count` entries of a stream, or those before the id `before`, newest first.
@@ -411,22 +436,49 @@ class Store:
         if self._own_client:
             self._client.close()
 
-    def _run(
+    def _look(
         self, name: str, values: Mapping[str, str | bytes | int], understood: Callable[[dict[str, Any]], _T]
     ) -> _T:
-        """Run a script and give what `understood` makes of its reply."""
+        """Run a script that only reads, in the form that may only read: that of a user who may change nothing.
+
+        Where a server does not know that form, or a user has only the right to the other, it is run in the other.
+        """
+        try:
+            return self._run_looking(name, values, understood)
+        except (StoreRefused, StoreReplyError) as error:
+            if not _LOOKING_REFUSED.search(str(error)):
+                raise
+            try:
+                return self._run(name, values, understood)
+            except StoreRefused:
+                raise error from error.__cause__  # which names what a user who only looks has to have
+
+    def _run_looking(
+        self, name: str, values: Mapping[str, str | bytes | int], understood: Callable[[dict[str, Any]], _T]
+    ) -> _T:
+        return self._run(name, values, understood, form="_RO")
+
+    def _run(
+        self,
+        name: str,
+        values: Mapping[str, str | bytes | int],
+        understood: Callable[[dict[str, Any]], _T],
+        *,
+        form: Literal["", "_RO"] = "",
+    ) -> _T:
+        """Run a script and give what `understood` makes of its reply; in the `form` "_RO" it can write nothing."""
         script = lua.load(name)
         key_names = self._key_names.get(name)
         if key_names is None:
             key_names = self._key_names[name] = script.named(self.keys)
         arguments = script.arguments(values)
         try:
-            answer = self._call("EVALSHA", script.sha, len(key_names), *key_names, *arguments)
+            answer = self._call(f"EVALSHA{form}", script.sha, len(key_names), *key_names, *arguments)
         except StoreReplyError as error:
             if not isinstance(error.__cause__, NoScriptError):
                 raise
             # Not run, for the server does not have it (a restart, SCRIPT FLUSH): send the text, which it keeps.
-            answer = self._call("EVAL", script.text, len(key_names), *key_names, *arguments)
+            answer = self._call(f"EVAL{form}", script.text, len(key_names), *key_names, *arguments)
         try:
             return understood(script.reply(answer))
         except StoreReplyError:
@@ -467,6 +519,9 @@ class Store:
         """Close the client's idle connections: one of them may hold an answer that nobody waited for."""
         self._client.forget()
 
+
+#: How a server says that scripts are not to be run in the form that may only read: no such right, or no such command.
+_LOOKING_REFUSED = re.compile(r"'eval(sha)?_ro' command|unknown command.{0,3}eval(sha)?_ro", re.IGNORECASE)
 
 #: The arguments of a caller that leaves no presence.
 _NO_PRESENCE: dict[str, str | bytes | int] = {"fleet": "", "reader": "", "held_us": 0, "presence": b""}

@@ -15,6 +15,7 @@ from kcg_cache.errors import EntryError
 from kcg_cache.fleet import Fleet, Reader
 from kcg_cache.refusal import NO_TIME, Refusal, refusal, whole_number
 from kcg_cache.settings import INVALIDATE_WAIT, Settings
+from kcg_cache.snapshot import Snapshot
 from kcg_cache.store import Store
 from kcg_cache.system import System
 
@@ -160,6 +161,24 @@ class Verifier:
             if look < LOOKS:
                 self._system.sleep(PAUSE)
         return found
+
+    def peek(self) -> Snapshot | str:
+        """Give the rows that are shared now, or why readers would take none; change nothing. Raises `StoreError`."""
+        for _ in range(LOOKS):
+            shared, absence, fetched = self._shared(self._store.inspect(1))
+            if not fetched:
+                continue  # it was another by the time its payload was fetched
+            if shared is not None and shared.refused is not None:
+                return shared.refused.text
+            if shared is None or shared.rows is None:
+                return "nothing is shared"
+            if absence is not None:
+                return "what is shared is past its TTL"
+            now = self._system.now
+            return Snapshot(
+                shared.rows, shared.digest, shared.loaded_at_us, "redis", False, True, shared.age or 0.0, now(), now
+            )
+        return "it changes faster than it can be fetched"
 
     def _look(self, conn: Any, look: int, others: dict[str, tuple[str, float]]) -> Verification:
         before = self._store.inspect(1)

@@ -248,6 +248,7 @@ def test_the_commands_are_these() -> None:
         "reload",
         "watch",
         "doctor",
+        "acl",
         "sql",
         "lua",
         "demo",

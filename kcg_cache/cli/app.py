@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 import kcg_cache
 from kcg_cache.cli import journal
+from kcg_cache.cli.acl import acl
 from kcg_cache.cli.changing import archive, disable, enable, promote
 from kcg_cache.cli.demo import demo
 from kcg_cache.cli.doctor import doctor
@@ -118,6 +119,7 @@ for _command in (
     reload,
     watch,
     doctor,
+    acl,
     sql,
     lua,
     demo,

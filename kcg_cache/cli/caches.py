@@ -17,10 +17,13 @@ _GRACE = 2.0
 
 
 @contextlib.contextmanager
-def opened(redis: str | None, namespace: str | None, dataset: str = ACTIVE_VERSIONS.name) -> Iterator[SharedCache]:
+def opened(
+    redis: str | None, namespace: str | None, dataset: str = ACTIVE_VERSIONS.name, *, role: str
+) -> Iterator[SharedCache]:
     """Give a cache with the settings of the environment and these on top; close it in the end.
 
-    It leaves no presence in the fleet: a command that reads once is no process that reads.
+    It leaves no presence in the fleet: a command that reads once is no process that reads. `role`: whose work the
+    command does ("viewer", …): where its user is refused, the error names the rights of it that are lacking.
     """
     options: dict[str, Any] = {"redis_url": redis, "namespace": namespace}
     settings = Settings.from_env(None, **{name: value for name, value in options.items() if value is not None})
@@ -29,9 +32,32 @@ def opened(redis: str | None, namespace: str | None, dataset: str = ACTIVE_VERSI
         yield cache
     except (StoreError, InvalidateError) as error:
         error.add_note(f"[{without_password(settings.redis_url)}]")
+        note_lacking(cache, error, role)
         raise
     finally:
         cache.close()
+
+
+#: Rights that an error names at most.
+_NAMED = 8
+
+
+def note_lacking(cache: SharedCache, error: BaseException, role: str) -> None:
+    """Where Redis refused this user, note on the error which of a role's rights it has not, and what prints them."""
+    refused = error if isinstance(error, StoreError) else error.__cause__
+    if not isinstance(refused, StoreError) or refused.symptom != "denied":
+        return
+    try:
+        lacking = cache.lacking(role)
+    except StoreError:
+        return  # the password, most likely: the error says so
+    if lacking:
+        more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+        article = "an" if role == "operator" else "a"
+        error.add_note(
+            f"(of what {article} {role} needs, this user may not: {', '.join(lacking[:_NAMED])}{more}; "
+            f"`kcg-cache acl {role}` prints it)"
+        )
 
 
 def named(dataset: str) -> Dataset:

@@ -167,7 +167,7 @@ def _run(wish: Wish, options: _Options) -> None:
         raise typer.BadParameter("--no-wait and --wait-for-fleet are two different wishes: give one of them")
     if not (options.yes or options.dry_run or _can_ask(options)):
         raise Stop(ExitCode.USAGE, f"nobody can be asked here: give --yes to {wish}, or --dry-run to see what it does")
-    with opened(options.redis, options.namespace) as cache:
+    with opened(options.redis, options.namespace, role="operator") as cache:
         if options.dry_run:
             _show(options, wish, _planned(Database(options.dsn), wish), done=False)
             _check_redis(cache)  # it would fail here

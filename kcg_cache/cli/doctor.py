@@ -21,7 +21,7 @@ from kcg_cache.cli.options import AsJson, Debug, Dsn, Namespace, RedisUrl
 from kcg_cache.cli.output import Output
 from kcg_cache.datasets import ACTIVE_VERSIONS
 from kcg_cache.doctor import Diagnosis, Finding, Severity, visit
-from kcg_cache.doctor.rights import ROLES
+from kcg_cache.rights import ROLES
 from kcg_cache.settings import Settings, without_password
 
 _STYLES = {

@@ -56,7 +56,7 @@ def fleet(
     quarter of an hour it is forgotten. Fails when somebody was given rows from before those that are shared.
     """
     output = Output(as_json=as_json)
-    with opened(redis, namespace, dataset) as cache:
+    with opened(redis, namespace, dataset, role="viewer") as cache:
         found = cache.fleet()
         document = {
             "dataset": cache.dataset.name,

@@ -45,7 +45,7 @@ def invalidate(
     if no_wait and wait_for_fleet is not None:
         raise typer.BadParameter("--no-wait and --wait-for-fleet are two different wishes: give one of them")
     output = Output(as_json=as_json)
-    with opened(redis, namespace, dataset) as cache:
+    with opened(redis, namespace, dataset, role="operator") as cache:
         receipt = cache.invalidate(reason=reason, wait=False)
         end = withdrawing.finished(output, cache, receipt, fleet_seconds=wait_for_fleet, no_wait=no_wait)
     output.show(end.document, *end.parts)

@@ -93,7 +93,7 @@ def log(  # noqa: PLR0913 - each is an option
     kinds = cast("Only | None", only)
     if limit is None and since is None:
         limit = _LIMIT_BEFORE_FOLLOWING if follow else _LIMIT
-    with opened(redis, namespace, dataset) as cache:
+    with opened(redis, namespace, dataset, role="viewer") as cache:
         history = cache.history()
         since_us = None if since is None else _since_us(since, history)
         past = history.past(since_us=since_us, limit=limit, only=kinds)

@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from kcg_cache.cli import shown
-from kcg_cache.cli.caches import Database, opened
+from kcg_cache.cli.caches import Database, note_lacking, opened
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop
 from kcg_cache.cli.options import AsJson, Debug, Dsn, Namespace, RedisUrl
@@ -30,10 +30,12 @@ def reload(
     """
     output = Output(as_json=as_json)
     database = Database(dsn)
-    with opened(redis, namespace) as cache:
+    with opened(redis, namespace, role="worker") as cache:
         # First, for it fails when Redis does: rows that nobody gets are not worth a load.
-        before = cache.inspect(1).entry.get("digest")
+        before = cache.shared_digest()
         snapshot = database.interruptible(lambda: cache.read(database.connection, force=True))
+        for failure in context.obj.journal.redis_failures:
+            note_lacking(cache, failure, "worker")
         document = {
             "dataset": cache.dataset.name,
             "namespace": cache.settings.namespace,

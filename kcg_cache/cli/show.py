@@ -9,8 +9,9 @@ import typer
 from rich.text import Text
 
 from kcg_cache import codec
+from kcg_cache.cache import SharedCache
 from kcg_cache.cli import shown
-from kcg_cache.cli.caches import Database, opened
+from kcg_cache.cli.caches import Database, note_lacking, opened
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.cli.failures import Stop, one_line
 from kcg_cache.cli.options import AsJson, Debug, Dsn, Namespace, RedisUrl
@@ -39,6 +40,12 @@ def show(
     redis: RedisUrl = None,
     namespace: Namespace = None,
     dsn: Dsn = "",
+    read_only: Annotated[
+        bool,
+        typer.Option(
+            "--read-only", help="Only look at the shared copy, as a viewer may: load nothing, change nothing."
+        ),
+    ] = False,
     params: Annotated[bool, typer.Option("--params", help="Show every version's params in full.")] = False,
     as_json: AsJson = False,
     _debug: Debug = False,
@@ -46,12 +53,18 @@ def show(
     """Show the active versions, grouped by model, as a worker would get them now.
 
     They come from the shared copy in Redis. When that is missing or too old, PostgreSQL is read and the copy refreshed,
-    as a worker does it: only then is a connection needed.
+    as a worker does it: only then is a connection needed. That takes a worker's rights in Redis; with --read-only a
+    viewer's suffice.
     """
     output = Output(as_json=as_json)
     database = Database(dsn)
-    with opened(redis, namespace) as cache:
-        snapshot = database.interruptible(lambda: cache.read(database.connection))
+    with opened(redis, namespace, role="viewer" if read_only else "worker") as cache:
+        if read_only:
+            snapshot = _looked_at(cache)
+        else:
+            snapshot = database.interruptible(lambda: cache.read(database.connection))
+            for failure in context.obj.journal.redis_failures:
+                note_lacking(cache, failure, "worker")
         document = {
             "dataset": cache.dataset.name,
             "namespace": cache.settings.namespace,
@@ -67,6 +80,14 @@ def show(
     output.show(document, *parts, _told(snapshot))
     if not snapshot.shared and context.obj.journal.redis_failures:
         raise Stop(ExitCode.REDIS)
+
+
+def _looked_at(cache: SharedCache) -> Snapshot:
+    """Give the shared rows as they are; raise `Stop` where readers would take none."""
+    found = cache.peek()
+    if isinstance(found, str):
+        raise Stop(ExitCode.FINDING, f"there is nothing to show: {found}; the next reader loads")
+    return found
 
 
 def facts_of(snapshot: Snapshot) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def status(
     An entry that is missing is no failure: the next reader fills it.
     """
     output = Output(as_json=as_json)
-    with opened(redis, namespace, dataset) as cache:
+    with opened(redis, namespace, dataset, role="viewer") as cache:
         state = cache.inspect(max(events, _SEARCHED))
         document = _document(cache, state, cache.server(), events)
     output.show(document, *_parts(output, document))

@@ -77,7 +77,7 @@ def verify(
     """
     output = Output(as_json=as_json)
     database = Database(dsn)
-    with opened(redis, namespace) as cache:
+    with opened(redis, namespace, role="viewer") as cache:
 
         def look() -> Verification:
             with _progress(wanted=not quiet and watch is None) as progress:

@@ -65,7 +65,7 @@ def watch(  # noqa: PLR0913 - a command's options are its arguments
         _check(state, as_json=as_json)
         return
     voice = _Voice(as_json=as_json)
-    with opened(redis, namespace) as cache, contextlib.closing(Stop()) as stop:
+    with opened(redis, namespace, role="watcher") as cache, contextlib.closing(Stop()) as stop:
         told = _Health(state, cache.settings.namespace)
         database = Database(dsn, fallback_application_name="kcg-cache-watch", **KEEPALIVE)
         watcher = Watcher(cache, database.connection, interval=interval, stop=stop, on_event=voice, on_beat=told)

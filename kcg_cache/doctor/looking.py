@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import kcg_cache.fleet
-from kcg_cache import codec, postgres, queries
+from kcg_cache import codec, postgres, queries, rights
 from kcg_cache.answers import NotAllowed, State
 from kcg_cache.datasets import ACTIVE_VERSIONS
-from kcg_cache.doctor import fleet, redis_server, rights
+from kcg_cache.doctor import fleet, redis_server
 from kcg_cache.errors import DatasetError, StoreError
 from kcg_cache.outage import NO_ANSWER
 from kcg_cache.rows import Dependency

@@ -13,6 +13,7 @@ from kcg_cache.doctor.findings import CHECKS, ERROR, Finding, Severity, unchecke
 from kcg_cache.errors import StoreError
 from kcg_cache.presence import SETTINGS
 from kcg_cache.refusal import NO_TIME, whole_number
+from kcg_cache.rights import ROLES
 from kcg_cache.settings import Settings
 from kcg_cache.store import Store
 from kcg_cache.version import __version__
@@ -48,7 +49,7 @@ def visit(
     settings: Settings,
     connect: looking.Connect,
     *,
-    roles: Collection[str] = rights.ROLES,
+    roles: Collection[str] = ROLES,
     failover: float | None = None,
     only: str | None = None,
     step: Callable[[str], None] = lambda _: None,
