@@ -202,7 +202,7 @@ _ADVICE = {
     "pool": "no free connection in the client's pool",
     "denied": "the user's password or rights do not suffice",
     "memory": "over maxmemory, and nothing may be evicted: raise maxmemory or set an eviction policy",
-    "incarnation": "the user may not run INFO, which tells which server this is: allow it",
+    "incarnation": "it does not tell which server it is: the user may not run INFO, or it is older than Redis 7.0",
     "replicas": "too few replicas are connected (min-replicas-to-write)",
     "readonly": "it does not accept writes: a replica, a failover under way, or a failed disk",
     "loading": "it is busy loading or running a script",

@@ -15,8 +15,8 @@ from kcg_cache.errors import EmbeddedError
 
 _INSTALL = "pip install 'kcg-cache[embedded]'"
 
-#: Environment variables that name the programs to run, before any wheel or the PATH: a Redis or Valkey server itself, and
-#: the directory with the programs of a PostgreSQL. Not of the prefix KCG_CACHE_, which is that of the settings.
+#: Environment variables that name the programs to run, before any wheel or the PATH: a Redis or Valkey server itself,
+#: and the directory with the programs of a PostgreSQL. Not of the prefix KCG_CACHE_, which is that of the settings.
 REDIS_PROGRAM = "KCG_EMBEDDED_REDIS"
 POSTGRES_DIRECTORY = "KCG_EMBEDDED_POSTGRES"
 

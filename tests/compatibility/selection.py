@@ -1,0 +1,38 @@
+"""A pytest plugin that keeps the tests of one kind of real server: ``-p tests.compatibility.selection --real redis``."""
+
+import pytest
+
+#: The fixtures through which a test meets a server of that kind. What a module starts for itself is called by one of
+#: these names too, by custom of this suite.
+FIXTURES = {
+    "redis": {"valkey_server", "server", "valkey"},
+    "postgres": {"postgres_server", "postgres"},
+}
+#: Modules whose tests start their servers themselves, without a fixture.
+MODULES = {
+    "redis": {"test_embedded", "test_demo"},
+    "postgres": {"test_embedded", "test_demo"},
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Ask for the kind."""
+    parser.addoption("--real", choices=sorted(FIXTURES), required=True, help="the kind of server to keep the tests of")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what meets no server of the kind."""
+    kind = config.getoption("--real")
+    kept = [item for item in items if meets(item, kind)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def meets(item: pytest.Item, kind: str) -> bool:
+    """Say whether a test runs on a real server of this kind."""
+    module = item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+    if module in MODULES[kind] or FIXTURES[kind].intersection(getattr(item, "fixturenames", ())):
+        return True
+    # `backend` asks for its server while it runs, by its parameter.
+    called = getattr(item, "callspec", None)
+    return kind == "redis" and called is not None and called.params.get("backend") == "valkey"
