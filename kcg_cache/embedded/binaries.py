@@ -20,8 +20,8 @@ _INSTALL = "pip install 'kcg-cache[embedded]'"
 REDIS_PROGRAM = "KCG_EMBEDDED_REDIS"
 POSTGRES_DIRECTORY = "KCG_EMBEDDED_POSTGRES"
 
-# Where Debian and its kin keep the servers, which they do not put on the PATH.
-_DEBIAN = Path("/usr/lib/postgresql")
+#: Where Debian and its kin keep the servers, which they do not put on the PATH.
+DEBIAN = Path("/usr/lib/postgresql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def find_postgres() -> PostgresPrograms:
             return PostgresPrograms(directory, None)
     raise EmbeddedError(
         "No PostgreSQL server was found: neither the package embedded-postgres, nor postgres and initdb side "
-        f"by side on the PATH or below {_DEBIAN}. Run: {_INSTALL}"
+        f"by side on the PATH or below {DEBIAN}. Run: {_INSTALL}"
     )
 
 
@@ -136,7 +136,7 @@ def _system_directories() -> list[Path]:
     """Return where a system may keep PostgreSQL: on the PATH first, then Debian's places, newest first."""
     # A link on the PATH may lead to one program of a directory that holds them all.
     on_path = [Path(found).resolve().parent for name in ("postgres", "initdb") if (found := shutil.which(name))]
-    versions = [path for path in _DEBIAN.glob("*/bin") if path.parent.name.isdigit()]
+    versions = [path for path in DEBIAN.glob("*/bin") if path.parent.name.isdigit()]
     return on_path + sorted(versions, key=lambda path: int(path.parent.name), reverse=True)
 
 

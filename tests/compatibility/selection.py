@@ -1,17 +1,18 @@
-"""A pytest plugin that keeps the tests of one kind of real server: ``-p tests.compatibility.selection --real redis``."""
+"""A pytest plugin that keeps the tests of one kind of server: ``-p tests.compatibility.selection --real redis``."""
 
 import pytest
 
-#: The fixtures through which a test meets a server of that kind. What a module starts for itself is called by one of
-#: these names too, by custom of this suite.
+#: The fixtures through which a test meets a server of that kind; what modules start for themselves is called so too.
 FIXTURES = {
     "redis": {"valkey_server", "server", "valkey"},
     "postgres": {"postgres_server", "postgres"},
+    "old redis": set[str](),
 }
 #: Modules whose tests start their servers themselves, without a fixture.
 MODULES = {
     "redis": {"test_embedded", "test_demo"},
     "postgres": {"test_embedded", "test_demo"},
+    "old redis": {"test_old_redis"},
 }
 
 
@@ -23,14 +24,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what meets no server of the kind."""
     kind = config.getoption("--real")
-    kept = [item for item in items if meets(item, kind)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
+    kept = {item: meets(item, kind) for item in items}
+    config.hook.pytest_deselected(items=[item for item in items if not kept[item]])
+    items[:] = [item for item in items if kept[item]]
 
 
 def meets(item: pytest.Item, kind: str) -> bool:
     """Say whether a test runs on a real server of this kind."""
     module = item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+    if any(module in modules for other, modules in MODULES.items() if other.startswith("old") and other != kind):
+        return False
     if module in MODULES[kind] or FIXTURES[kind].intersection(getattr(item, "fixturenames", ())):
         return True
     # `backend` asks for its server while it runs, by its parameter.
