@@ -1,6 +1,7 @@
 """The command: scripts/compatibility."""
 
 import argparse
+import importlib.metadata
 import platform
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     versions = {
         "Python": platform.python_version(),
         "redis-py": redis.__version__,
-        "psycopg2": psycopg2.__version__.partition(" ")[0],
+        "psycopg2": importlib.metadata.version("psycopg2-binary"),
         "libpq": _libpq(psycopg2.extensions.libpq_version()),
     }
     document = {"versions": versions, "servers": [result.as_dict() for result in results]}
