@@ -8,6 +8,10 @@ from tests.compatibility.runs import ROOT, Result
 
 RECORD = ROOT / "docs" / "compatibility" / "servers.json"
 PAGE = ROOT / "docs" / "servers.md"
+#: In this order they stand in the table.
+SERVERS = ("Redis", "Valkey", "PostgreSQL")
+#: What a kind of server is spoken to with.
+DRIVERS = {"redis": ("Python", "redis-py"), "postgres": ("Python", "psycopg2", "libpq")}
 _BEGIN, _END = "<!-- made by scripts/compatibility --record -->\n", "<!-- end -->\n"
 
 
@@ -16,12 +20,20 @@ def recorded() -> Any:
     return json.loads(RECORD.read_text(encoding="utf-8"))
 
 
-def record(versions: dict[str, str], results: Sequence[Result]) -> None:
-    """Keep results as the record, and show them on the page."""
-    document = {"versions": versions, "servers": [result.as_dict() for result in results]}
+def record(results: Sequence[Result]) -> None:
+    """Keep results in the record, each in the place of what it said of that server, and show all of it on the page."""
+    known = recorded()["servers"] if RECORD.exists() else []
+    servers = {(server["server"], server["version"]): server for server in known}
+    servers |= {(result.server, result.version): result.as_dict() for result in results}
+    document = {"servers": sorted(servers.values(), key=_place)}
     RECORD.parent.mkdir(exist_ok=True)
     RECORD.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), document), encoding="utf-8")
+
+
+def _place(server: Any) -> tuple[int, tuple[int, ...]]:
+    """Give where a server stands in the table."""
+    return SERVERS.index(server["server"]), tuple(int(part) for part in server["version"].split("."))
 
 
 def with_table(page: str, document: Any) -> str:
@@ -33,13 +45,10 @@ def with_table(page: str, document: Any) -> str:
 
 
 def table(document: Any) -> str:
-    """Give a record as Markdown: what it was made with, the table, and what each server does not hold."""
-    versions = ", ".join(f"{name} {version}" for name, version in document["versions"].items())
+    """Give a record as Markdown: the table, and what each server does not hold."""
     lines = [
-        f"With {versions}:",
-        "",
-        "| server | from | passed | skipped | failed | verdict |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| server | from | with | commands too | passed | skipped | failed | verdict |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
         *(_row(server) for server in document["servers"]),
         "",
     ]
@@ -51,7 +60,10 @@ def table(document: Any) -> str:
 def _row(server: Any) -> str:
     skipped, failed = sum(server["skipped"].values()), len(server["failed"])
     verdict = "does not hold" if failed else "too old: refused as it should be" if server["too_old"] else "holds"
-    cells = (f"{server['server']} {server['version']}", server["origin"], server["passed"], skipped, failed, verdict)
+    drivers = ", ".join(f"{name} {server['versions'][name]}" for name in DRIVERS[server["kind"]])
+    commands = "yes" if server["commands"] else "the doctor"
+    name = f"{server['server']} {server['version']}"
+    cells = (name, server["origin"], drivers, commands, server["passed"], skipped, failed, verdict)
     return "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells) + " |"
 
 

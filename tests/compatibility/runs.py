@@ -1,6 +1,8 @@
 """Run the tests of one server, and read what came out."""
 
+import importlib.metadata
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -10,6 +12,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import psycopg2
+import redis
 
 from tests.compatibility.programs import Program
 
@@ -30,6 +35,10 @@ class Result:
     server: str
     version: str
     origin: str
+    #: Whether the tests of the operators' commands were run too.
+    commands: bool
+    #: Python and the drivers that it was run with.
+    versions: dict[str, str]
     #: Whether the doctor calls it too old: then `passed` counts the tests of what is to happen on such a server.
     too_old: bool
     passed: int
@@ -43,8 +52,22 @@ class Result:
         return asdict(self)
 
 
-def run(program: Program, arguments: list[str]) -> Result:
-    """Run the tests of a server, and those `arguments` of pytest that narrow them; raise `RunError`."""
+def versions() -> dict[str, str]:
+    """Give the versions of Python and of the drivers."""
+    libpq = psycopg2.extensions.libpq_version()
+    return {
+        "Python": platform.python_version(),
+        "redis-py": redis.__version__,
+        "psycopg2": importlib.metadata.version("psycopg2-binary"),
+        "libpq": f"{libpq // 10000}.{libpq % 10000}",
+    }
+
+
+def run(program: Program, arguments: list[str], *, commands: bool = False) -> Result:
+    """Run the tests of a server; raise `RunError`.
+
+    `commands`: those of the operators' commands too. `arguments`: pytest's, that narrow them.
+    """
     kind = f"old {program.kind}" if program.too_old else program.kind
     with tempfile.TemporaryDirectory(prefix="kcg-compatibility-") as temporary:
         # PostgreSQL runs as nobody, and has to come through.
@@ -61,7 +84,8 @@ def run(program: Program, arguments: list[str]) -> Result:
             "tests.compatibility.selection",
         ]
         # `--real=…`: as two words a kind of two words would be taken for a file by a plugin that reads them first.
-        command += [f"--real={kind}", f"--junitxml={report}", "--basetemp", f"{temporary}/pytest", *arguments]
+        command += [f"--real={kind}", f"--junitxml={report}", "--basetemp", f"{temporary}/pytest"]
+        command += [*(["--commands"] if commands else []), *arguments]
         done = subprocess.run(
             command,
             cwd=ROOT,
@@ -76,7 +100,16 @@ def run(program: Program, arguments: list[str]) -> Result:
             raise RunError(f"{program.server} {program.version}: pytest ended with {done.returncode}\n{done.stdout}")
         passed, skipped, failed = read(report.read_text(encoding="utf-8"))
     return Result(
-        program.kind, program.server, program.version, program.origin, program.too_old, passed, skipped, failed
+        kind=program.kind,
+        server=program.server,
+        version=program.version,
+        origin=program.origin,
+        commands=commands,
+        versions=versions(),
+        too_old=program.too_old,
+        passed=passed,
+        skipped=skipped,
+        failed=failed,
     )
 
 

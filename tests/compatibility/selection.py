@@ -19,14 +19,21 @@ MODULES = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Ask for the kind."""
     parser.addoption("--real", choices=sorted(FIXTURES), required=True, help="the kind of server to keep the tests of")
+    parser.addoption("--commands", action="store_true", help="keep the tests of all the operators' commands too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect what meets no server of the kind."""
     kind = config.getoption("--real")
-    kept = {item: meets(item, kind) for item in items}
+    commands = config.getoption("--commands")
+    kept = {item: meets(item, kind) and (commands or not is_of_commands(item)) for item in items}
     config.hook.pytest_deselected(items=[item for item in items if not kept[item]])
     items[:] = [item for item in items if kept[item]]
+
+
+def is_of_commands(item: pytest.Item) -> bool:
+    """Say whether a test starts operators' commands; the doctor's ask the server what no others do, and always stay."""
+    return item.get_closest_marker("operators") is not None and "test_doctor_command" not in item.nodeid
 
 
 def meets(item: pytest.Item, kind: str) -> bool:
