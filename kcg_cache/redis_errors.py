@@ -101,7 +101,7 @@ _ADVICE = {
     "certificate": "TLS is not agreed on: see redis_ca for the server's certificate, redis_cert for this client's, and "
     "whether the port speaks TLS",
     "memory": "over maxmemory, and nothing may be evicted: raise maxmemory or set an eviction policy",
-    "incarnation": "the user may not run INFO, which tells which server this is: allow it",
+    "incarnation": "it does not tell which server it is: the user may not run INFO, or it is older than Redis 7.0",
     "replicas": "too few replicas are connected (min-replicas-to-write)",
     "readonly": "it does not accept writes: a replica, a failover under way, or a failed disk",
     "loading": "it is busy loading or running a script",

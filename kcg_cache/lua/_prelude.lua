@@ -37,7 +37,7 @@ local function incarnation()
   return nil
 end
 
-local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and master_replid: allow this user the INFO command (a fakeredis client: pass it through kcg_cache.testing)'
+local NO_INCARNATION = 'KCGINCARNATION this server does not tell run_id and master_replid: this user needs the INFO command, of Redis 7.0 or later or of Valkey (a fakeredis client: pass it through kcg_cache.testing)'
 
 -- The holder of a fill lock: token, grant time, incarnation, and the time at which the granting script ran; nil for a
 -- value that is no lock of ours. The fourth part keeps two grants apart whose grant time is the same floor: without it a
