@@ -141,7 +141,6 @@ MAPPED: dict[type[Exception], _Mapped] = {
     _R.AuthenticationError: (StoreRefused, "denied"),
     _R.AuthorizationError: (StoreRefused, "denied"),
     _R.AuthenticationWrongNumberOfArgsError: (StoreRefused, "denied"),
-    _R.ExternalAuthProviderError: (StoreRefused, "denied"),
     _R.NoPermissionError: (StoreRefused, "denied"),
     _R.OutOfMemoryError: (StoreRefused, "memory"),
     _R.RedisError: (StoreReplyError, "reply"),
@@ -162,6 +161,7 @@ MAPPED: dict[type[Exception], _Mapped] = {
 
 #: By redis-py's release: names that older supported ones do not have.
 for _name, _mapped in {
+    "ExternalAuthProviderError": (StoreRefused, "denied"),
     "NoSuchFieldsetError": (StoreReplyError, "reply"),
     "IncorrectPolicyType": (StoreReplyError, "reply"),
 }.items():
