@@ -15,7 +15,7 @@ _PROBE = """
 import sys
 if sys.implementation.name != "cpython" or getattr(sys, "_is_gil_enabled", lambda: True)() is False:
     sys.exit(3)
-print(*sys.version_info[:3], sys.version_info.releaselevel, sep="\\n")
+print(*sys.version_info[:3], sys.version_info.releaselevel, sys.executable, sep="\\n")
 """
 
 
