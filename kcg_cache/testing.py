@@ -23,7 +23,7 @@ try:
     from fakeredis._commands import SUPPORTED_COMMANDS, command
     from fakeredis._socket import FakeSocket
 except ImportError as missing:
-    raise ImportError("kcg_cache.testing needs fakeredis: pip install 'kcg-cache[testing]'") from missing
+    raise ImportError("kcg_cache.testing needs fakeredis 2.39 or newer: pip install 'kcg-cache[testing]'") from missing
 
 _Ids = dict[str, str]
 _INCARNATIONS: "weakref.WeakKeyDictionary[fakeredis.FakeServer, _Ids]" = weakref.WeakKeyDictionary()

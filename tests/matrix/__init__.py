@@ -1,0 +1,1 @@
+"""Every supported Python with the newest and the oldest dependencies, wheel and sdist: scripts/matrix."""
