@@ -15,7 +15,7 @@ NO_TIME = 8_000_000_000_000_000
 
 
 class Refusal(NamedTuple):
-    """Why: a word for programs (malformed, incarnation, oversized, format, signature), and a line for people."""
+    """Why: a word for programs (malformed, incarnation, ahead, oversized, format, signature), and a line for people."""
 
     reason: str
     text: str
@@ -29,13 +29,15 @@ def refusal(state: State, dataset: str, settings: Settings) -> Refusal | None:
         return Refusal("malformed", malformed)
     if entry["incarnation"] != state.incarnation:
         return Refusal("incarnation", "another server, or this one before its restart or failover, has written it")
+    if int(entry["loaded_at"]) > state.at + settings.ttl * 1e6:
+        return Refusal("ahead", "it was loaded later than now, by more than the TTL: a clock stepped back, or it is forged")
     if state.payload_bytes > settings.max_payload:
         return Refusal("oversized", f"its payload is over max_payload ({size(settings.max_payload)})")
     if entry["format"] not in codec.FORMATS:
         return Refusal("format", f"its format {entry['format']!r} is unknown to this version")
-    claim = codec.Claim(dataset, *(entry[name] for name in codec.Claim._fields[1:]))
+    claim = codec.Claim(settings.namespace, dataset, *(entry[name] for name in codec.Claim._fields[2:]))
     try:
-        codec.check_signature(settings.signing_keys, entry.get("signature", ""), claim)
+        codec.check_signature(settings.signing_keys, entry["signature"], claim, unsigned=settings.accept_unsigned)
     except EntryError as error:
         return Refusal("signature", str(error))
     return None

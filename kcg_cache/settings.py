@@ -55,6 +55,8 @@ class Settings:
     stale_if_error: float = 0.0
     #: Keys that sign and check entries: the first signs, all are accepted. 16 to 64 bytes each; none is off.
     signing_keys: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
+    #: Take unsigned entries too, while a fleet rolls from none to signing keys (docs/signing.md).
+    accept_unsigned: bool = False
     #: The largest payload, in bytes before it is compressed, that is shared (PROTOCOL R14).
     max_payload: int = 32 * 1024 * 1024
     #: "shared", or "bypass": every read from the database, no rows written to Redis (the off switch).
@@ -229,6 +231,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "refresh_ahead": _fraction,
     "stale_if_error": _seconds(0.0, 30 * _DAY),
     "signing_keys": _keys,
+    "accept_unsigned": _flag,
     "max_payload": _bytes,
     "mode": _mode,
     "copy_rows": _flag,

@@ -216,10 +216,10 @@ REJECTED_WITH_KEYS: dict[str, Damage] = {
         backend.keys.entry, "signature", entry["signature"].upper()
     ),
     "another key's signature": lambda backend, entry: backend.client.hset(
-        backend.keys.entry, "signature", codec.sign([OTHER_KEY], claim_of(entry))
+        backend.keys.entry, "signature", codec.sign([OTHER_KEY], claim_of(backend.settings.namespace, entry))
     ),
     "another dataset's signature": lambda backend, entry: backend.client.hset(
-        backend.keys.entry, "signature", codec.sign([KEY], claim_of(entry)._replace(dataset="others"))
+        backend.keys.entry, "signature", codec.sign([KEY], claim_of(backend.settings.namespace, entry)._replace(dataset="others"))
     ),
 }
 
@@ -236,11 +236,9 @@ BELIEVED_BY_ALL: dict[str, Damage] = {
 }
 
 
-def claim_of(entry: dict[str, bytes]) -> codec.Claim:
+def claim_of(namespace: str, entry: dict[str, bytes]) -> codec.Claim:
     texts = {name: value.decode() for name, value in entry.items()}
-    return codec.Claim(
-        "numbers", texts["format"], texts["source"], texts["digest"], texts["loaded_at"], texts["incarnation"]
-    )
+    return codec.Claim(namespace, "numbers", *(texts[name] for name in codec.Claim._fields[2:]))
 
 
 def limit_for(reason: str) -> int:
@@ -390,7 +388,7 @@ def test_a_flipped_bit_is_noticed_where_something_vouches_for_it(
     damage(backend, lambda *_: None)
     backend.client.hset(backend.keys.entry, "source", "7301234567890/kcg")
     entry = backend.entry()
-    entry["signature"] = codec.sign([KEY], claim_of(entry)).encode()
+    entry["signature"] = codec.sign([KEY], claim_of(backend.settings.namespace, entry)).encode()
     seen = set()
     for flipped_field, value in flips(entry):
         if flipped_field != field:

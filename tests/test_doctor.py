@@ -325,7 +325,7 @@ def state_of(payload: codec.Payload = PAYLOAD, *, key: bytes | None = None, **ch
         "signature": "",
     }
     if key is not None:
-        claim = codec.Claim("active_versions", *(fields[name] for name in codec.Claim._fields[1:]))
+        claim = codec.Claim("kcg", "active_versions", *(fields[name] for name in codec.Claim._fields[2:]))
         fields["signature"] = codec.sign((key,), claim)
     state = State(
         at=1700000001000000,
