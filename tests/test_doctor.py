@@ -399,6 +399,10 @@ def test_signatures_are_held_against_this_hosts_keys() -> None:
     assert severity_of(look(state_of(key=KEY), **keys)["KCG-E03"], "one of this host's keys") == OK
     assert severity_of(look(state_of(key=b"o" * 16), **keys)["KCG-E03"], "none of this host's keys") == ERROR
     assert severity_of(look(state_of(), **keys)["KCG-E03"], "not signed") == ERROR
+    keys["accept_unsigned"] = True
+    assert severity_of(look(state_of(), **keys)["KCG-E03"], "not signed, and this host accepts") == WARNING
+    assert severity_of(look(state_of(key=KEY), **keys)["KCG-E03"], "keys, and this host accepts") == WARNING
+    assert severity_of(look(state_of(key=b"o" * 16), **keys)["KCG-E03"], "none of this host's keys") == ERROR
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ near the TTL; what expires is invalidated here.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from kcg_cache import SharedCache
 from tests.conftest import Backend
 from tests.doubles import version_of
+
+if TYPE_CHECKING:
+    from kcg_cache import SharedCache
 
 pytestmark = pytest.mark.once
 
