@@ -81,9 +81,18 @@ class Entry(NamedTuple):
         """What tells this entry from every other."""
         return f"{self.identity}:{self.incarnation}"
 
-    def claim(self, dataset: str) -> Claim:
+    def claim(self, namespace: str, dataset: str) -> Claim:
         """Give what its signature must vouch for."""
-        return Claim(dataset, self.format, self.source, self.digest, self.loaded_at, self.incarnation)
+        return Claim(
+            namespace,
+            dataset,
+            self.format,
+            self.source,
+            self.digest,
+            self.loaded_at,
+            self.load_us,
+            self.incarnation,
+        )
 
 
 class Current(NamedTuple):

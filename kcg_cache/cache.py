@@ -311,7 +311,9 @@ class SharedCache:
         """Check and decode an entry; None, counted and noted in the call, for one that is not to be believed (R14)."""
         held = next((c for c in (start.copy, call.fallback) if c and c.snapshot.digest == entry.digest), None)
         try:
-            codec.check_signature(self.settings.signing_keys, entry.signature, entry.claim(self.dataset.name))
+            claim = entry.claim(self.settings.namespace, self.dataset.name)
+            unsigned = self.settings.accept_unsigned
+            codec.check_signature(self.settings.signing_keys, entry.signature, claim, unsigned=unsigned)
             if entry.payload is not None:
                 limit = self.settings.max_payload
                 rows = codec.decode(entry.payload, entry.format, entry.digest, self.dataset.row_type, max_payload=limit)
@@ -419,13 +421,15 @@ class SharedCache:
             return self._fall_back(call, error=error)
 
     def _publish(self, call: _Call, start: Start, answer: Fill, lock: FillLock, loaded: _Loaded) -> Snapshot | None:
-        grant = answer.grant
+        grant, load_us = answer.grant, round(loaded.seconds * 1e6)
         claim = codec.Claim(
+            self.settings.namespace,
             self.dataset.name,
             loaded.payload.format,
             loaded.source,
             loaded.payload.digest,
             grant.granted_at,
+            str(load_us),
             grant.incarnation,
         )
         publish_sent_at = self._now()
@@ -436,7 +440,7 @@ class SharedCache:
                 Operation.PUBLISH,
                 lock.publish,
                 loaded.payload,
-                load_us=round(loaded.seconds * 1e6),
+                load_us=load_us,
                 source=loaded.source,
                 signature=codec.sign(self.settings.signing_keys, claim),
                 report=report,
@@ -824,7 +828,7 @@ class SharedCache:
 
     def _note(self, call: _Call, note: str) -> None:
         """Log and count, once a call, an entry that the script itself did not accept as one of ours (R14)."""
-        if note in ("type", "malformed", "oversized") and note != call.note:
+        if note in ("type", "malformed", "ahead", "oversized") and note != call.note:
             call.note = note
             self._reject(note, f"the entry was not accepted: {note}")
 

@@ -13,9 +13,12 @@ FIELDS = ("digest", "format", "loaded_at", "load_us", "incarnation", "source", "
 #: A time of so many microseconds is none (read.lua).
 NO_TIME = 8_000_000_000_000_000
 
+_INCARNATION = "another server, or this one before its restart or failover, has written it"
+_AHEAD = "it was loaded later than now, by more than the TTL: a clock stepped back, or it is forged"
+
 
 class Refusal(NamedTuple):
-    """Why: a word for programs (malformed, incarnation, oversized, format, signature), and a line for people."""
+    """Why: a word for programs (malformed, incarnation, ahead, oversized, format, signature), and a line for people."""
 
     reason: str
     text: str
@@ -27,18 +30,26 @@ def refusal(state: State, dataset: str, settings: Settings) -> Refusal | None:
     malformed = _malformed(state)
     if malformed:
         return Refusal("malformed", malformed)
-    if entry["incarnation"] != state.incarnation:
-        return Refusal("incarnation", "another server, or this one before its restart or failover, has written it")
-    if state.payload_bytes > settings.max_payload:
-        return Refusal("oversized", f"its payload is over max_payload ({size(settings.max_payload)})")
-    if entry["format"] not in codec.FORMATS:
-        return Refusal("format", f"its format {entry['format']!r} is unknown to this version")
-    claim = codec.Claim(dataset, *(entry[name] for name in codec.Claim._fields[1:]))
+    # In the order of read.lua and then of the reader.
+    checks = (
+        (entry["incarnation"] != state.incarnation, "incarnation", _INCARNATION),
+        (int(entry["loaded_at"]) > state.at + settings.ttl * 1e6, "ahead", _AHEAD),
+        (state.payload_bytes > settings.max_payload, "oversized", f"its payload is over {_limit(settings)}"),
+        (entry["format"] not in codec.FORMATS, "format", f"its format {entry['format']!r} is unknown to this version"),
+    )
+    for refused, reason, text in checks:
+        if refused:
+            return Refusal(reason, text)
+    claim = codec.Claim(settings.namespace, dataset, *(entry[name] for name in codec.Claim._fields[2:]))
     try:
-        codec.check_signature(settings.signing_keys, entry.get("signature", ""), claim)
+        codec.check_signature(settings.signing_keys, entry["signature"], claim, unsigned=settings.accept_unsigned)
     except EntryError as error:
         return Refusal("signature", str(error))
     return None
+
+
+def _limit(settings: Settings) -> str:
+    return f"max_payload ({size(settings.max_payload)})"
 
 
 def whole_number(text: str, *, below: int) -> int | None:

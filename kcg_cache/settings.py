@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from kcg_cache import keys, redis_url
+from kcg_cache import keyring, keys, redis_url
 from kcg_cache.errors import ConfigurationError, SettingsError
 
 #: The longest read lease, in seconds, and a constant of the protocol (PROTOCOL R7): every invalidate waits it out,
@@ -62,8 +62,11 @@ class Settings:
     refresh_ahead: float = 0.0
     #: For how long past its TTL an entry may be served when the load fails; 0 is off (PROTOCOL R15).
     stale_if_error: float = 0.0
-    #: Keys that sign and check entries: the first signs, all are accepted. 16 to 64 bytes each; none is off.
+    #: Keys that sign and check entries: the first signs, all are accepted; none is off. 16 to 64 bytes each, also as
+    #: ``hex:…``, ``base64:…`` or ``file:/path`` (docs/signing.md).
     signing_keys: tuple[bytes, ...] = dataclasses.field(default=(), repr=False)
+    #: Take unsigned entries too, while a fleet rolls from none to signing keys (docs/signing.md).
+    accept_unsigned: bool = False
     #: The largest payload, in bytes before it is compressed, that is shared (PROTOCOL R14).
     max_payload: int = 32 * 1024 * 1024
     #: "shared", or "bypass": every read from the database, no rows written to Redis (the off switch).
@@ -76,6 +79,8 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = _CHECKS[field.name](field.name, getattr(self, field.name))
+            if field.name == "redis_url":
+                value = _Url(value)
             object.__setattr__(self, field.name, value)
         if self.wait_timeout < 2 * self.lock_ttl:
             raise _wrong(
@@ -141,6 +146,15 @@ def without_password(url: str) -> str:
         return f"{scheme}{marked}***"
     shown = re.sub(r"(?<=://)([^:@/?]*):.*@", r"\1:***@", url, count=1, flags=re.DOTALL)
     return re.sub(r"(?<==)[^&#]*", "***", shown)
+
+
+class _Url(str):
+    """A URL whose repr has no password: in a dump of the settings, in a traceback that tells variables."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return repr(without_password(str(self)))
 
 
 def _names(names: set[str]) -> str:
@@ -239,20 +253,11 @@ def _url(name: str, value: Any) -> str:
 
 
 def _keys(name: str, value: Any) -> tuple[bytes, ...]:
-    allowed = "keys of 16 to 64 bytes, separated by commas in the environment"
-    if isinstance(value, str):
-        parts: list[Any] = [part.strip() for part in value.split(",") if part.strip()]
-    elif isinstance(value, (tuple, list)):
-        parts = list(value)
-    else:
-        raise _wrong(name, "<not shown>", allowed)
-    found = []
-    for part in parts:
-        key = part.encode() if isinstance(part, str) else part
-        if not isinstance(key, bytes) or not 16 <= len(key) <= 64:
-            raise _wrong(name, "<not shown>", allowed)
-        found.append(key)
-    return tuple(found)
+    try:
+        return keyring.parsed(value)
+    except SettingsError as error:
+        # Its text is about the key, and never of it.
+        raise SettingsError(f"{variable_of(name)} ({name}): {error}; allowed: {keyring.ALLOWED}") from None
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -273,6 +278,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "refresh_ahead": _fraction,
     "stale_if_error": _seconds(0.0, 30 * _DAY),
     "signing_keys": _keys,
+    "accept_unsigned": _flag,
     "max_payload": _bytes,
     "mode": _mode,
     "copy_rows": _flag,

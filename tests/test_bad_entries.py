@@ -8,7 +8,7 @@ REJECTED  the entry is not what it says: the rows come from the database, `entri
 UNCOUNTED a miss as any other, replaced as well: an entry of another incarnation (what every restart leaves, R10) or
           past its TTL. Nobody can tell that it was damaged.
 BELIEVED  what was changed is no part of what the digest vouches for, so the entry's own rows are served. Who has
-          signing keys believes only what the signature does not cover: `load_us`, the key's TTL, and foreign fields.
+          signing keys believes only what the signature does not cover: the key's TTL, and foreign fields.
 WRONG ROWS are possible only where the digest is made to match, without signing keys: see the test of that name.
 """
 
@@ -121,6 +121,8 @@ REJECTED_BY_ALL: dict[str, tuple[Damage, str]] = {
     "loaded_at that no double holds": (with_fields(loaded_at="99999999999999999"), "malformed"),
     "loaded_at of 10 kB": (with_fields(loaded_at="9" * 10_000), "malformed"),
     "load_us of 10 kB": (with_fields(load_us="9" * 10_000), "malformed"),
+    "loaded in a hundred years": (with_fields(loaded_at="4900000000000000"), "ahead"),
+    "loaded at the end of time": (with_fields(loaded_at="7999999999999999"), "ahead"),
     **{f"payload cut at {part:.0%}": (truncated("payload", part), "digest") for part in (0.1, 0.5, 0.99)},
     **{f"digest cut at {part:.0%}": (truncated("digest", part), "digest") for part in (0, 0.5, 0.99)},
     "payload with more behind it": (
@@ -203,8 +205,8 @@ REJECTED_WITH_KEYS: dict[str, Damage] = {
     "loaded a second later": lambda backend, entry: backend.client.hset(
         backend.keys.entry, "loaded_at", int(entry["loaded_at"]) + 1_000_000
     ),
-    "loaded in a hundred years": with_fields(loaded_at="4900000000000000"),
-    "loaded at the end of time": with_fields(loaded_at="7999999999999999"),
+    "another load_us": with_fields(load_us="1"),
+    "a load of thirty years": with_fields(load_us="999999999999999"),
     "another source": with_fields(source="9/other"),
     "a source of no UTF-8": with_fields(source=b"\xff\xfe\n\x00"),
     "a source of 100 kB": with_fields(source="x" * 100_000),
@@ -216,18 +218,19 @@ REJECTED_WITH_KEYS: dict[str, Damage] = {
         backend.keys.entry, "signature", entry["signature"].upper()
     ),
     "another key's signature": lambda backend, entry: backend.client.hset(
-        backend.keys.entry, "signature", codec.sign([OTHER_KEY], claim_of(entry))
+        backend.keys.entry, "signature", codec.sign([OTHER_KEY], claim_of(backend.settings.namespace, entry))
+    ),
+    "another namespace's signature": lambda backend, entry: backend.client.hset(
+        backend.keys.entry, "signature", signed_as(backend, entry, namespace="others")
     ),
     "another dataset's signature": lambda backend, entry: backend.client.hset(
-        backend.keys.entry, "signature", codec.sign([KEY], claim_of(entry)._replace(dataset="others"))
+        backend.keys.entry, "signature", signed_as(backend, entry, dataset="others")
     ),
 }
 
 #: What nobody vouches for. The rows are the entry's own, and it lives no longer than its TTL.
 BELIEVED_BY_ALL: dict[str, Damage] = {
     "nothing": lambda _backend, _entry: None,
-    "another load_us": with_fields(load_us="0"),
-    "a load of thirty years": with_fields(load_us="999999999999999"),
     "no TTL": lambda backend, _entry: backend.client.persist(backend.keys.entry),
     "a TTL of a year": lambda backend, _entry: backend.client.expire(backend.keys.entry, 31_536_000),
     "thousands of foreign fields": lambda backend, _entry: backend.client.hset(
@@ -236,11 +239,14 @@ BELIEVED_BY_ALL: dict[str, Damage] = {
 }
 
 
-def claim_of(entry: dict[str, bytes]) -> codec.Claim:
+def claim_of(namespace: str, entry: dict[str, bytes]) -> codec.Claim:
     texts = {name: value.decode() for name, value in entry.items()}
-    return codec.Claim(
-        "numbers", texts["format"], texts["source"], texts["digest"], texts["loaded_at"], texts["incarnation"]
-    )
+    return codec.Claim(namespace, "numbers", *(texts[name] for name in codec.Claim._fields[2:]))
+
+
+def signed_as(backend: Backend, entry: dict[str, bytes], **other: str) -> str:
+    """Sign the entry as the one of another dataset or the like."""
+    return codec.sign([KEY], claim_of(backend.settings.namespace, entry)._replace(**other))
 
 
 def limit_for(reason: str) -> int:
@@ -374,11 +380,12 @@ def outcome_of_flip(field: str, value: bytes, entry: dict[str, bytes], *, keys: 
         return REJECTED if keys else BELIEVED
     if not value.isdigit() or int(value) >= 8e15:
         return REJECTED
+    now = int(entry["loaded_at"])
     times = {name: int(entry[name]) for name in ("loaded_at", "load_us")} | {field: int(value)}
     # Minutes away from the edge: no digit of less than a hundred seconds decides whether it is past its TTL.
-    if sum(times.values()) < int(entry["loaded_at"]) - 200_000_000:
+    if sum(times.values()) < now - 200_000_000:
         return UNCOUNTED
-    return REJECTED if keys and field == "loaded_at" else BELIEVED
+    return REJECTED if keys or times["loaded_at"] > now + 400_000_000 else BELIEVED
 
 
 @pytest.mark.parametrize("keys", [(), (KEY,)], ids=["without keys", "with keys"])
@@ -390,7 +397,7 @@ def test_a_flipped_bit_is_noticed_where_something_vouches_for_it(
     damage(backend, lambda *_: None)
     backend.client.hset(backend.keys.entry, "source", "7301234567890/kcg")
     entry = backend.entry()
-    entry["signature"] = codec.sign([KEY], claim_of(entry)).encode()
+    entry["signature"] = codec.sign([KEY], claim_of(backend.settings.namespace, entry)).encode()
     seen = set()
     for flipped_field, value in flips(entry):
         if flipped_field != field:

@@ -304,12 +304,12 @@ def test_a_payload_that_is_not_what_it_says_is_an_entry_error(data: bytes, fmt: 
     assert reason in str(refused.value)
 
 
-CLAIM = Claim("d", "orjson", "1/db", "0" * 32, "5", "a/b")
+CLAIM = Claim("n", "d", "orjson", "1/db", "0" * 32, "5", "6", "a/b")
 KEY, OTHER = b"0123456789abcdef", b"fedcba9876543210"
 #: BLAKE2b of 32 bytes over each part behind its length in 8 bytes, with KEY and the person "kcg_cache.sig.v1".
-SIGNATURE = "5ae7e9ce5414a0325144836b72c4fe26680d416b7b78768b3223ced4f523fd6e"
+SIGNATURE = "08c41aa9da6ecfe822b46ed0647796f15aaf49c4145dcd2cb3c0aa9f69e97bea"
 #: With the one byte 0xff as source.
-SIGNATURE_OF_FOREIGN_BYTES = "4251e8e487f13e5b5e88eb5986182960e304907ff4c8c5cc26b62cb9540513de"
+SIGNATURE_OF_FOREIGN_BYTES = "521c4473f24bdf766d90688f0e82509d5776c94cc98e20f929b3e3a9650c8edb"
 
 
 def test_a_signature_vouches_for_every_part_of_the_claim() -> None:

@@ -325,7 +325,7 @@ def state_of(payload: codec.Payload = PAYLOAD, *, key: bytes | None = None, **ch
         "signature": "",
     }
     if key is not None:
-        claim = codec.Claim("active_versions", *(fields[name] for name in codec.Claim._fields[1:]))
+        claim = codec.Claim("kcg", "active_versions", *(fields[name] for name in codec.Claim._fields[2:]))
         fields["signature"] = codec.sign((key,), claim)
     state = State(
         at=1700000001000000,
@@ -399,6 +399,10 @@ def test_signatures_are_held_against_this_hosts_keys() -> None:
     assert severity_of(look(state_of(key=KEY), **keys)["KCG-E03"], "one of this host's keys") == OK
     assert severity_of(look(state_of(key=b"o" * 16), **keys)["KCG-E03"], "none of this host's keys") == ERROR
     assert severity_of(look(state_of(), **keys)["KCG-E03"], "not signed") == ERROR
+    keys["accept_unsigned"] = True
+    assert severity_of(look(state_of(), **keys)["KCG-E03"], "not signed, and this host accepts") == WARNING
+    assert severity_of(look(state_of(key=KEY), **keys)["KCG-E03"], "keys, and this host accepts") == WARNING
+    assert severity_of(look(state_of(key=b"o" * 16), **keys)["KCG-E03"], "none of this host's keys") == ERROR
 
 
 @pytest.mark.parametrize(

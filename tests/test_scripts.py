@@ -12,7 +12,8 @@ from kcg_cache.store import Store
 from tests.conftest import Backend, real_client
 from tests.waiting import eventually
 
-HOUR_US = 3_600_000_000
+#: Less than the TTL: what is further ahead counts for nothing.
+AHEAD_US = 60_000_000
 
 
 @pytest.fixture
@@ -153,7 +154,7 @@ def test_a_forced_read_is_not_answered_by_what_was_loaded_before_it(store: Store
 def test_a_redis_clock_that_steps_back_does_not_make_an_old_entry_look_new(store: Store, backend: Backend) -> None:
     """An entry loaded in the server's future does not satisfy a forced read, and the fill's floor is past it (R2)."""
     fill(store)
-    ahead = int(time.time() * 1e6) + HOUR_US
+    ahead = int(time.time() * 1e6) + AHEAD_US
     backend.client.hset(backend.keys.entry, "loaded_at", str(ahead))
     forced = ask(store, now=True)
     assert isinstance(forced, Fill)
@@ -162,7 +163,7 @@ def test_a_redis_clock_that_steps_back_does_not_make_an_old_entry_look_new(store
 
 def test_a_forced_read_does_not_accept_the_fill_that_was_granted_before_it(store: Store, backend: Backend) -> None:
     """Though the clock stood still: now is past the grant time of the running fill (R2)."""
-    ahead = int(time.time() * 1e6) + HOUR_US
+    ahead = int(time.time() * 1e6) + AHEAD_US
     running = ask(store)
     backend.client.set(backend.keys.lock, f"{running.grant.token}|{ahead}|{running.grant.incarnation}|1", px=3000)
     waiting = ask(store, "b" * 32, now=True)
@@ -172,7 +173,7 @@ def test_a_forced_read_does_not_accept_the_fill_that_was_granted_before_it(store
 
 def test_a_lock_is_granted_at_the_callers_floor_at_least(store: Store) -> None:
     """So that the next forced reader, whose floor is the same, can accept its fill (R2)."""
-    ahead = str(int(time.time() * 1e6) + HOUR_US)
+    ahead = str(int(time.time() * 1e6) + AHEAD_US)
     incarnation = ask(store).floor.incarnation
     store.invalidate(who="w", host="h", reason="")
     granted = ask(store, "b" * 32, now=True, resolved=Floor(ahead, incarnation))
@@ -183,7 +184,7 @@ def test_a_lock_is_granted_at_the_callers_floor_at_least(store: Store) -> None:
 def test_a_floor_of_another_incarnation_is_resolved_anew(store: Store) -> None:
     """Another server's clock says nothing about this one's entries (R2)."""
     fill(store)
-    ahead = str(int(time.time() * 1e6) + HOUR_US)
+    ahead = str(int(time.time() * 1e6) + AHEAD_US)
     answer = ask(store, resolved=Floor(ahead, "someone/else"))
     assert isinstance(answer, Current)
     assert answer.floor.value == "0"
@@ -510,7 +511,7 @@ def test_an_invalidate_that_cannot_be_logged_has_still_deleted(store: Store, bac
 
 def test_two_grants_at_the_same_floor_are_two_locks(store: Store) -> None:
     """After a clock that stepped back, a late duplicate's grant lets no fill from before an invalidate in (R3)."""
-    ahead = Floor(str(int(time.time() * 1e6) + HOUR_US), ask(store).floor.incarnation)
+    ahead = Floor(str(int(time.time() * 1e6) + AHEAD_US), ask(store).floor.incarnation)
     store.invalidate(who="", host="", reason="")
     overtaken = ask(store, "b" * 32, now=True, resolved=ahead)
     store.invalidate(who="", host="", reason="")
@@ -571,13 +572,33 @@ def test_an_entry_past_a_readers_ttl_is_offered_for_that_readers_stale_if_error_
 def test_the_time_of_an_entry_that_was_rejected_counts_for_nothing(store: Store, backend: Backend) -> None:
     """The fill that replaces it is as old as it is, and its entry is one (R14)."""
     fill(store)
-    backend.client.hset(backend.keys.entry, "loaded_at", "7999999999999999")
-    answer = ask(store, rejected=f"{PAYLOAD.digest}:7999999999999999")
+    ahead = str(int(time.time() * 1e6) + AHEAD_US)
+    backend.client.hset(backend.keys.entry, "loaded_at", ahead)
+    answer = ask(store, rejected=f"{PAYLOAD.digest}:{ahead}")
     assert isinstance(answer, Fill)
     assert answer.note == "rejected"
     assert answer.grant.granted_at == answer.grant.granted_when
     publish(store, answer)
     assert isinstance(ask(store, "b" * 32), Current)
+
+
+@pytest.mark.parametrize("now", [False, True], ids=["plain", "forced"])
+def test_an_entry_or_a_lock_far_ahead_is_none_and_hands_its_time_on_to_nobody(
+    store: Store, backend: Backend, *, now: bool
+) -> None:
+    """A fill would take over a time that anyone could have written, and sign it: valid for ever (R2)."""
+    fill(store)
+    backend.client.hset(backend.keys.entry, "loaded_at", "7999999999999999")
+    answer = ask(store, now=now)
+    assert isinstance(answer, Fill)
+    assert (answer.note, answer.fallback) == ("ahead", None)
+    assert answer.grant.granted_at == answer.grant.granted_when
+    lock = answer.grant._replace(granted_at="8999999999999998")
+    backend.client.set(backend.keys.lock, lock.value, px=3000)
+    after = ask(store, "b" * 32, now=now)
+    assert isinstance(after, Fill)
+    assert after.grant.granted_at == after.grant.granted_when
+    assert after.floor.value <= after.grant.granted_at
 
 
 def test_the_holder_of_other_rows_is_sent_the_current_ones(store: Store) -> None:

@@ -17,7 +17,7 @@
 --                 knows, and what it tells of itself
 -- asked           the caller's token: a connection that was interrupted may hold the answer to another question
 -- kind            SAME | ROWS | FILL | WAIT
--- note            why an entry that is there does not count: type, malformed, incarnation, oversized, rejected; or ''
+-- note            why an entry that is there does not count: type, malformed, incarnation, ahead, oversized, rejected; or ''
 -- grant           FILL: the lock's grant time; granted_when the server time at which it was granted
 -- lock_left_ms    WAIT: the lock's remaining life; last_event the id to listen from, '' where there is no stream to read
 -- copy            'same' (the caller's known rows), 'rows' (in payload), or '' for none. With FILL and WAIT it is a
@@ -50,6 +50,10 @@ local function bounded_ttl(key, most)
   return left
 end
 
+-- What was loaded, or is being loaded, later than this is of before a clock that stepped back by more than the TTL, or
+-- forged: as *now* is past it, the next fill would take its time over, and sign it (docs/signing.md).
+local latest = time + ttl_ms * 1000
+
 -- The entry, if it counts at all.
 local entry, note = nil, ''
 local fields = redis.pcall('HMGET', entry_key, 'digest', 'format', 'loaded_at', 'load_us', 'source', 'signature', 'incarnation')
@@ -62,6 +66,8 @@ elseif fields[1] or fields[3] or fields[7] then
     note = 'malformed'
   elseif fields[7] ~= inc then
     note = 'incarnation'
+  elseif loaded_at > latest then
+    note = 'ahead'
   else
     local life = bounded_ttl(entry_key, ttl_ms + stale_ms)
     -- Fresh until the TTL: by what is left of the key's life, and by the time since it was stored, since its writer's
@@ -82,7 +88,7 @@ end
 
 -- The lock, if it counts: one of another incarnation is absent, or a replicated lock would block everyone (R2).
 local lock = parse_lock(redis.pcall('GET', lock_key))
-if lock and lock.incarnation ~= inc then lock = nil end
+if lock and (lock.incarnation ~= inc or lock.grant > latest) then lock = nil end
 local lock_left = 0
 if lock then lock_left = bounded_ttl(lock_key, lock_ttl_ms) end
 

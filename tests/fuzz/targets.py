@@ -34,13 +34,13 @@ def entry(data: bytes) -> None:
     fmt = provider.choice((codec.ORJSON, codec.STDLIB, provider.text()))
     # Behind the digest there is nothing to be found unless it matches.
     digest = codec.digest_of(payload) if provider.byte() % 8 else provider.text()
-    source, loaded_at, incarnation = provider.text(), provider.text(), provider.text()
+    source, loaded_at, load_us, incarnation = (provider.text() for _ in range(4))
     keys = provider.choice(((), _KEYS[:1], _KEYS))
     signed_with = provider.choice((keys, _KEYS[1:])) if provider.byte() % 4 else None
     signature = provider.text() if signed_with is None else ""
     if provider.byte() % 8:
         payload, fmt = _packed(provider, payload), fmt + "+zstd"
-    claim = codec.Claim("d", fmt, source, digest, loaded_at, incarnation)
+    claim = codec.Claim("n", "d", fmt, source, digest, loaded_at, load_us, incarnation)
     if signed_with is not None:
         signature = codec.sign(signed_with, claim)
     _check_entry(payload, claim, keys, signature)
@@ -166,7 +166,7 @@ def _check_told(told: Entry) -> None:
     int(told.loaded_at)
     assert told.age >= 0
     assert abs(told.fresh) + abs(told.life) < float("inf")
-    _check_entry(told.payload or b"", told.claim("d"), _KEYS[:1], told.signature)
+    _check_entry(told.payload or b"", told.claim("n", "d"), _KEYS[:1], told.signature)
 
 
 def _part(provider: Provider, script: str, name: str) -> Any:
