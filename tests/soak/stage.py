@@ -181,7 +181,7 @@ class Stage:
     def _start_promoter(self) -> None:
         self._born += 1
         # Half of the operators by the proxies, half directly; which half is the seed's choice.
-        redis_urls = self.servers.redis_of_operators()
+        redis_urls = list(self.servers.redis_of_operators())
         dsns = [self.servers.proxied_dsn, self.servers.dsn]
         if self.options.prices:
             # All see what befalls Redis; but the change of one comes about, so that readers have to load.

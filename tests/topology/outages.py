@@ -108,3 +108,72 @@ class HandedBack(FailedBack):
 
 #: By name.
 OF_SENTINELS = {fault.name: fault for fault in (Killed(), Partitioned(), PartitionedWithReplica(), FailedBack(), HandedBack())}
+
+
+# --- of a Cluster -----------------------------------------------------------------------------------------------------
+
+
+class MasterKilled(Outage):
+    name, what = "killed", "the master of the slot is killed (SIGKILL), and started again when its replica serves it"
+
+    def begin(self, scene: "Scene") -> None:
+        _, old = self.before(scene)
+        old.server.kill()
+        self.until_another(scene)
+
+    def end(self, scene: "Scene") -> None:
+        assert scene.old is not None
+        scene.old.server.restart()
+        scene.until_whole()
+
+
+class FailedOver(Outage):
+    name, what = "failed_over", "CLUSTER FAILOVER: the replica of the slot's master takes over by agreement"
+
+    def begin(self, scene: "Scene") -> None:
+        place, old = self.before(scene)
+        place.replica_of(old).ask("CLUSTER", "FAILOVER")
+        self.until_another(scene)
+
+    def end(self, scene: "Scene") -> None:
+        scene.until_whole()
+
+
+class SlotMoved(Outage):
+    name = "slot_moved"
+    what = "the slot is migrated key by key, held open half way (CLUSTER SETSLOT, MIGRATE)"
+
+    def begin(self, scene: "Scene") -> None:
+        place, old = self.before(scene)
+        scene.target = place.another_master(old)
+        place.begin_migration(old, scene.target)
+        scene.hits(place.move_keys(old, scene.target, 1))
+
+    def end(self, scene: "Scene") -> None:
+        place = scene.topology
+        while moved := place.move_keys(scene.old, scene.target):
+            scene.hits(moved)
+        place.end_migration(scene.old, scene.target)
+        self.until_another(scene)
+        scene.until_whole()
+
+
+class SlotMovedAtOnce(Outage):
+    name = "slot_moved_at_once"
+    what = "the slot is migrated by the servers themselves (CLUSTER MIGRATESLOTS, Valkey 9)"
+
+    def lacks(self, scene: "Scene") -> str | None:  # type: ignore[override]
+        said = scene.topology.nodes[0].ask("CLUSTER", "HELP")
+        return None if any(line.startswith(b"MIGRATESLOTS") for line in said) else "this server cannot"
+
+    def begin(self, scene: "Scene") -> None:
+        place, old = self.before(scene)
+        place.migrate_at_once(old, place.another_master(old))
+        self.until_another(scene)
+
+    def end(self, scene: "Scene") -> None:
+        scene.until_whole()
+
+
+#: By name.
+OF_CLUSTERS = {fault.name: fault for fault in (SlotMoved(), SlotMovedAtOnce(), FailedOver(), MasterKilled())}

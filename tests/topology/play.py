@@ -81,9 +81,10 @@ class Watched(Tally):
 class Place(Database):
     """The database, and the addresses that a fleet on a topology is told."""
 
-    def __init__(self, postgres: Any, topology: Any, *, plain: bool) -> None:
+    def __init__(self, postgres: Any, topology: Any, *, operators: Sequence[str], plain: bool) -> None:
         super().__init__(postgres)
         self._topology = topology
+        self._operators = operators
         self._prefix = "plain:" if plain else ""
 
     def redis_of_worker(self, number: int) -> str:
@@ -91,8 +92,8 @@ class Place(Database):
         return self._prefix + str(self._topology.url((NEAR, FAR)[number % 2]))
 
     def redis_of_operators(self) -> list[str]:
-        """Give every other operator the near side."""
-        return [self.redis_of_worker(0), self.redis_of_worker(1)]
+        """Give the operators their sides, in turn."""
+        return [self._prefix + str(self._topology.url(side)) for side in self._operators]
 
 
 class Scene(Stage):
@@ -115,6 +116,8 @@ class Scene(Stage):
         self.topology = topology
         self.watched = tally
         self.old: Node | None = None
+        #: Where a slot goes.
+        self.target: Node | None = None
         self.named_at: float | None = None
         self._probe = probe
 
@@ -149,9 +152,13 @@ def run(
     faults: Sequence[Fault],
     say: Callable[[str], None],
     *,
+    operators: Sequence[str] = (FAR,),
     plain: bool = False,
 ) -> Watched:
-    """Do it and give what came out; nothing is left behind, however it ends."""
+    """Do it and give what came out; nothing is left behind, however it ends.
+
+    `operators` says on which sides of a partition they are, `plain` that clients are redis-py's own.
+    """
     tally = Watched()
     with (
         signals.raising(),
@@ -160,7 +167,7 @@ def run(
         Crew() as crew,
         topology_of(crew) as topology,
     ):
-        place = Place(postgres, topology, plain=plain)
+        place = Place(postgres, topology, operators=operators, plain=plain)
         place.fill(options.operators)
         first = topology.nodes[0]
         tally.versions = {"server": first.server.version, "postgres": postgres.version}
