@@ -18,6 +18,22 @@ from tests.soak.tally import Applied, Tally
 from tests.topology.nodes import FAR, NEAR, Node
 from tests.topology.probe import Probe
 
+class Fleet(Options):
+    """What a fleet on a topology is told: who is beside a master that is cut off only reads plainly.
+
+    A forced read there would load rows anew, and hide for how long old ones are served.
+    """
+
+    def worker(self, number: int) -> dict[str, Any]:
+        """Give what is peculiar to one worker."""
+        return super().worker(number) | {"plain_only": side_of(number) == NEAR, "keeps_connection": True}
+
+
+def side_of(number: int) -> str:
+    """Give the side of a worker: every other one is beside the master that will be cut off."""
+    return (NEAR, FAR)[number % 2]
+
+
 #: Findings that a process tells: all of a master's that goes on beside another.
 _FINDINGS = 5000
 
@@ -89,7 +105,7 @@ class Place(Database):
 
     def redis_of_worker(self, number: int) -> str:
         """Give every other worker the near side of a partition."""
-        return self._prefix + str(self._topology.url((NEAR, FAR)[number % 2]))
+        return self._prefix + str(self._topology.url(side_of(number)))
 
     def redis_of_operators(self) -> list[str]:
         """Give the operators their sides, in turn."""

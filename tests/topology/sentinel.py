@@ -10,7 +10,7 @@ import redis
 
 from tests.soak.crew import Crew
 from tests.topology.network import Network
-from tests.topology.nodes import FAR, HOST, NEAR, SENTINEL, Node, new_password, new_port, start_node, start_sentinel
+from tests.topology.nodes import HOST, SENTINEL, Node, new_password, new_port, start_node, start_sentinel
 
 SERVICE = "kcg"
 _REPLICAS, _SENTINELS, _QUORUM = 2, 3, 2
@@ -136,11 +136,6 @@ def started(crew: Crew, timing: Timing) -> Iterator[Sentinels]:
         # By order, the first is the one to go back to.
         nodes[0].ask("CONFIG", "SET", "replica-priority", 10)
         yield Sentinels(nodes, sentinels, network, password)
-
-
-def sides(number: int) -> str:
-    """Give the side of a client: every other one is beside the first master, the rest with the Sentinels."""
-    return (NEAR, FAR)[number % 2]
 
 
 def _pairs(flat: list[bytes]) -> dict[str, str]:
