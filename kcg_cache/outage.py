@@ -36,7 +36,7 @@ class Behaviour(enum.Enum):
     RAISE = "raise"
 
 
-#: Every symptom that `kcg_cache.store` reports, and what it means.
+#: Every symptom that `kcg_cache.redis_errors` gives, and what it means.
 SYMPTOMS = {
     "timeout": "no answer within redis_timeout",
     "connection": "refused, reset, closed or unresolvable",
@@ -46,6 +46,7 @@ SYMPTOMS = {
     "replicas": "the server has too few replicas to accept writes (min-replicas-to-write)",
     "cluster": "the cluster does not serve this slot now",
     "denied": "the password or the rights of this user do not suffice",
+    "certificate": "TLS was not agreed on: a certificate is missing, or is not believed",
     "memory": "the server is over maxmemory and evicts nothing",
     "incarnation": "the server does not tell run_id and master_replid",
     "reply": "an error or a reply that none of the others is",

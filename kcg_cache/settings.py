@@ -7,9 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
-from kcg_cache import keys
+from kcg_cache import keys, redis_url
 from kcg_cache.errors import ConfigurationError, SettingsError
 
 #: The longest read lease, in seconds, and a constant of the protocol (PROTOCOL R7): every invalidate waits it out,
@@ -23,7 +22,6 @@ _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", 
 _DAY = 86_400.0
 #: What Kubernetes sets in every container beside a Service that is called kcg-cache.
 _KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_.*)?)")
-_URL_SCHEMES = ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,19 @@ class Settings:
     Built from arguments, or by `from_env` from ``KCG_CACHE_*`` variables with arguments on top.
     """
 
-    #: Where Redis or Valkey is: ``redis://``, ``rediss://`` or ``unix://``.
+    #: Where Redis or Valkey is: one server, its Sentinels or a Cluster (`kcg_cache.redis_url`, docs/redis.md).
     redis_url: str = dataclasses.field(default="redis://127.0.0.1:6379/0", repr=False)
+    #: The user in Redis, over the URL's; none is the URL's, or Redis's own default user.
+    redis_username: str = ""
+    #: Its password, over the URL's.
+    redis_password: str = dataclasses.field(default="", repr=False)
+    #: The file that its password is the first line of: read for every connection, so that it can be changed.
+    redis_password_file: str = ""
+    #: The file (PEM) of the authorities that sign the server's certificate; none trusts those of the system.
+    redis_ca: str = ""
+    #: The files (PEM) of this client's own certificate and of its key, for a server that asks for them.
+    redis_cert: str = ""
+    redis_key: str = ""
     #: The first part of every key: one fleet, one namespace.
     namespace: str = "kcg"
     #: How long an entry is fresh.
@@ -74,6 +83,19 @@ class Settings:
                 self.wait_timeout,
                 f"at least 2 × lock_ttl ({2 * self.lock_ttl:g} s): a killed filler is else answered by a stampede",
             )
+        self._check_redis()
+
+    def _check_redis(self) -> None:
+        """Raise `SettingsError` for settings of the connection that do not go together."""
+        if self.redis_password and self.redis_password_file:
+            raise _wrong("redis_password_file", self.redis_password_file, "none, for redis_password is given as well")
+        if self.redis_key and not self.redis_cert:
+            raise _wrong("redis_key", self.redis_key, "none without redis_cert, the certificate that it is of")
+        if not redis_url.parsed(self.redis_url).tls:
+            for name in ("redis_ca", "redis_cert", "redis_key"):
+                if value := getattr(self, name):
+                    shown = without_password(self.redis_url)
+                    raise _wrong(name, value, f"none, for it is for TLS: begin redis_url with rediss, not {shown!r}")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Self:
@@ -110,8 +132,13 @@ def variable_of(name: str) -> str:
 def without_password(url: str) -> str:
     """Give a URL that may be shown: its password, if there is one, is replaced; so is every query value.
 
-    Up to the last ``@``: a password that holds ``:``, ``@`` or ``/`` and was not escaped is what fails to be read.
+    Up to the last ``@``: a password that holds ``:``, ``@`` or ``/`` and was not escaped is what fails to be read. With
+    a ``?`` before that, nobody can tell what is the password's, and no more is shown.
     """
+    scheme, marked, rest = url.partition("://")
+    before, at, _ = rest.rpartition("@")
+    if at and "?" in before:
+        return f"{scheme}{marked}***"
     shown = re.sub(r"(?<=://)([^:@/?]*):.*@", r"\1:***@", url, count=1, flags=re.DOTALL)
     return re.sub(r"(?<==)[^&#]*", "***", shown)
 
@@ -186,17 +213,28 @@ def _label(name: str, value: Any) -> str:
     return value.strip()
 
 
+def _line(allowed: str, characters: str, *, secret: bool = False) -> Callable[[str, Any], str]:
+    """Make a check of a text on one line whose every character matches; a `secret` one is not shown."""
+
+    def check(name: str, value: Any) -> str:
+        text = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if not isinstance(text, str) or not re.fullmatch(f"{characters}*", text):
+            raise _wrong(name, "<not shown>" if secret else value, allowed)
+        return text
+
+    return check
+
+
+_PRINTABLE = r"[^\x00-\x1f\x7f]"
+
+
 def _url(name: str, value: Any) -> str:
-    allowed = "redis://[user:password@]host[:port][/db], the same with rediss://, or unix:///path"
     if not isinstance(value, str):
-        raise _wrong(name, "<bytes, not shown>" if isinstance(value, bytes) else value, allowed)
+        raise _wrong(name, "<bytes, not shown>" if isinstance(value, bytes) else value, redis_url.ALLOWED)
     try:
-        parts = urlsplit(value)
-        _ = parts.port  # raises on a port that is no number
-    except ValueError:
-        raise _wrong(name, without_password(value), allowed) from None
-    if parts.scheme not in _URL_SCHEMES:
-        raise _wrong(name, without_password(value), allowed)
+        redis_url.parsed(value)
+    except ValueError as error:
+        raise _wrong(name, without_password(value), f"{redis_url.ALLOWED}; {error}") from None
     return value
 
 
@@ -219,6 +257,12 @@ def _keys(name: str, value: Any) -> tuple[bytes, ...]:
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "redis_url": _url,
+    "redis_username": _line("a name without spaces", r"[^\s\x00-\x1f\x7f]"),
+    "redis_password": _line("a password without line breaks and control characters", _PRINTABLE, secret=True),
+    "redis_password_file": _line("the path of a file", _PRINTABLE),
+    "redis_ca": _line("the path of a file", _PRINTABLE),
+    "redis_cert": _line("the path of a file", _PRINTABLE),
+    "redis_key": _line("the path of a file", _PRINTABLE),
     "namespace": _namespace,
     "ttl": _seconds(0.01, 30 * _DAY),
     "lease": _seconds(0.0, LEASE_MAX, f" (the protocol's constant: every invalidate waits {INVALIDATE_WAIT:g} s)"),

@@ -1,25 +1,18 @@
-"""The only import of redis: bytes in, typed outcomes out.
+"""The scripts of one dataset on one server: bytes in, typed outcomes out.
 
 Every decision is one script (PROTOCOL R1), every call is bounded by the client's timeouts, and every error of the
-driver leaves here as one of ours (`kcg_cache.errors`), with the symptom that `kcg_cache.outage` decides by.
+driver leaves here as one of ours (`kcg_cache.redis_errors`), with the symptom that `kcg_cache.outage` decides by.
 """
 
-import inspect
 import json
 import math
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-import redis
-import redis.asyncio
-import redis.sentinel
-from redis.backoff import NoBackoff
-from redis.client import NEVER_DECODE
-from redis.retry import Retry
+from redis.exceptions import NoPermissionError, NoScriptError
 
-from kcg_cache import keys, lua
+from kcg_cache import clients, keys, lua
 from kcg_cache.answers import (
     Answer,
     Current,
@@ -38,197 +31,19 @@ from kcg_cache.answers import (
     Wait,
 )
 from kcg_cache.codec import Payload
-from kcg_cache.errors import (
-    ConfigurationError,
-    StoreError,
-    StoreNotReady,
-    StoreRefused,
-    StoreReplyError,
-    StoreUnreachable,
-)
-from kcg_cache.settings import Settings, without_password
+from kcg_cache.errors import StoreRefused, StoreReplyError
+from kcg_cache.redis_errors import DRIVER_ERRORS, mapped
+from kcg_cache.settings import Settings
 from kcg_cache.system import SYSTEM
 
 _T = TypeVar("_T")
-
-# --- the client -----------------------------------------------------------------------------------------------------
-
-
-#: redis-py 8 tells the server its release, and reads that from the disk for every connection that it makes: half of
-#: what connecting costs, unless it is told. Older releases do not know the word.
-_DRIVER = {"driver_info": redis.DriverInfo(lib_version=redis.__version__)} if hasattr(redis, "DriverInfo") else {}
-
-
-def connect(url: str, timeout: float) -> "redis.Redis":
-    """Make a client whose every call is bounded by `timeout` seconds and is not retried behind our back.
-
-    Raises `ConfigurationError` for a URL that redis-py does not read.
-    """
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            **_DRIVER,
-        )
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"redis_url {without_password(url)!r} cannot be used: {error}") from error
-
-
-def _checked_client(client: Any) -> Any:
-    if isinstance(client, (redis.asyncio.Redis, redis.asyncio.RedisCluster)) or inspect.iscoroutinefunction(
-        getattr(client, "execute_command", None)
-    ):
-        raise ConfigurationError(
-            f"{type(client).__module__}.{type(client).__name__} is an asyncio client: give a sync one, or a URL"
-        )
-    unfit = isinstance(client, (redis.client.Pipeline, redis.sentinel.Sentinel))
-    if unfit or not callable(getattr(client, "execute_command", None)):
-        raise ConfigurationError(f"{type(client).__name__} is no redis client: give a redis.Redis, or a URL")
-    return client
-
-
-def _bound_of(client: Any) -> float | None:
-    """Give the longest that one call of a client may take, in seconds; None for no bound, 0 where no socket is."""
-    if getattr(client, "kcg_cache_in_process", False):  # set by kcg_cache.testing
-        return 0.0
-    kwargs = _arguments_of(client)
-    timeout = kwargs.get("socket_timeout", 5.0)
-    connect_timeout = kwargs.get("socket_connect_timeout", timeout)
-    if timeout is None or connect_timeout is None:
-        return None
-    retry = kwargs.get("retry") or getattr(client, "retry", None)
-    tries = 1 + (retry.get_retries() if retry is not None else 0)
-    waiting = getattr(getattr(client, "connection_pool", None), "timeout", 0.0)  # of a pool that blocks
-    return None if waiting is None else max(float(timeout), float(connect_timeout)) * tries + float(waiting)
-
-
-def _arguments_of(client: Any) -> Mapping[str, Any]:
-    """Give what a client makes its connections with; a client that does not say has no timeout."""
-    kwargs = getattr(getattr(client, "connection_pool", None), "connection_kwargs", None)
-    if kwargs is None:  # a cluster client keeps them elsewhere
-        kwargs = getattr(getattr(client, "nodes_manager", None), "connection_kwargs", None)
-    return kwargs if isinstance(kwargs, Mapping) else {"socket_timeout": None}
-
-
-class ClientTimeoutWarning(UserWarning):
-    """A client was passed whose timeouts or retries let a call take longer than redis_timeout."""
-
-
-# --- errors, mapped at this one edge --------------------------------------------------------------------------------
-
-_Mapped = tuple[type[StoreError], str]
-_R = redis.exceptions
-
-#: Every exception of redis-py, and what it is here. A test fails when redis-py grows one that is not listed.
-MAPPED: dict[type[Exception], _Mapped] = {
-    _R.TimeoutError: (StoreUnreachable, "timeout"),
-    _R.ConnectionError: (StoreUnreachable, "connection"),
-    _R.MaxConnectionsError: (StoreUnreachable, "pool"),
-    _R.ChildDeadlockedError: (StoreUnreachable, "pool"),
-    _R.BusyLoadingError: (StoreNotReady, "loading"),
-    _R.ReadOnlyError: (StoreNotReady, "readonly"),
-    _R.MasterDownError: (StoreNotReady, "readonly"),
-    _R.ClusterError: (StoreNotReady, "cluster"),
-    _R.ClusterDownError: (StoreNotReady, "cluster"),
-    _R.RedisClusterException: (StoreNotReady, "cluster"),
-    _R.SlotNotCoveredError: (StoreNotReady, "cluster"),
-    _R.AskError: (StoreNotReady, "cluster"),
-    _R.MovedError: (StoreNotReady, "cluster"),
-    _R.TryAgainError: (StoreNotReady, "cluster"),
-    _R.AuthenticationError: (StoreRefused, "denied"),
-    _R.AuthorizationError: (StoreRefused, "denied"),
-    _R.AuthenticationWrongNumberOfArgsError: (StoreRefused, "denied"),
-    _R.ExternalAuthProviderError: (StoreRefused, "denied"),
-    _R.NoPermissionError: (StoreRefused, "denied"),
-    _R.OutOfMemoryError: (StoreRefused, "memory"),
-    _R.RedisError: (StoreReplyError, "reply"),
-    _R.ResponseError: (StoreReplyError, "reply"),
-    _R.InvalidResponse: (StoreReplyError, "reply"),
-    _R.DataError: (StoreReplyError, "reply"),
-    _R.NoScriptError: (StoreReplyError, "reply"),
-    _R.ExecAbortError: (StoreReplyError, "reply"),
-    _R.ModuleError: (StoreReplyError, "reply"),
-    _R.ClusterCrossSlotError: (StoreReplyError, "reply"),
-    _R.CrossSlotTransactionError: (StoreReplyError, "reply"),
-    _R.InvalidPipelineStack: (StoreReplyError, "reply"),
-    _R.PubSubError: (StoreReplyError, "reply"),
-    _R.WatchError: (StoreReplyError, "reply"),
-    _R.LockError: (StoreReplyError, "reply"),
-    _R.LockNotOwnedError: (StoreReplyError, "reply"),
-}
-
-#: By redis-py's release: names that older supported ones do not have.
-for _name, _mapped in {
-    "NoSuchFieldsetError": (StoreReplyError, "reply"),
-    "IncorrectPolicyType": (StoreReplyError, "reply"),
-}.items():
-    if hasattr(_R, _name):
-        MAPPED[getattr(_R, _name)] = _mapped
-
-#: What the server says within an error's text, most telling first. Inside a script's error redis-py sees only "ERR" or
-#: "ResponseError", and older servers put the code in the middle of the sentence.
-_CODES: tuple[tuple[str, _Mapped], ...] = (
-    ("KCGINCARNATION", (StoreRefused, "incarnation")),
-    ("NOREPLICAS", (StoreNotReady, "replicas")),
-    ("READONLY", (StoreNotReady, "readonly")),
-    ("MISCONF", (StoreNotReady, "readonly")),
-    ("MASTERDOWN", (StoreNotReady, "readonly")),
-    ("LOADING", (StoreNotReady, "loading")),
-    ("BUSY", (StoreNotReady, "loading")),
-    ("CLUSTERDOWN", (StoreNotReady, "cluster")),
-    ("TRYAGAIN", (StoreNotReady, "cluster")),
-    ("NOPERM", (StoreRefused, "denied")),
-    ("ACL failure", (StoreRefused, "denied")),  # what NOPERM is called within a script
-    ("No connection available", (StoreUnreachable, "pool")),  # a blocking pool's words
-    ("NOAUTH", (StoreRefused, "denied")),
-    ("WRONGPASS", (StoreRefused, "denied")),
-    ("OOM", (StoreRefused, "memory")),
-)
-_CODE = re.compile(r"(?<![A-Za-z])(" + "|".join(code for code, _ in _CODES) + r")(?![A-Za-z])")
-_BY_CODE = dict(_CODES)
-
-_DRIVER_ERRORS: tuple[type[Exception], ...] = (
-    *(error for error in MAPPED if error.__mro__[1] in (Exception, ValueError)),
-    OSError,
-    UnicodeError,  # a host name that is none
-)
-
-_ADVICE = {
-    "timeout": "no answer in time",
-    "connection": "not reachable",
-    "pool": "no free connection in the client's pool",
-    "denied": "the user's password or rights do not suffice",
-    "memory": "over maxmemory, and nothing may be evicted: raise maxmemory or set an eviction policy",
-    "incarnation": "the user may not run INFO, which tells which server this is: allow it",
-    "replicas": "too few replicas are connected (min-replicas-to-write)",
-    "readonly": "it does not accept writes: a replica, a failover under way, or a failed disk",
-    "loading": "it is busy loading or running a script",
-    "cluster": "the cluster does not serve the key now",
-    "reply": "an answer that was not expected",
-}
-
-
-def mapped(error: BaseException) -> StoreError:
-    """Give the driver's error as ours."""
-    kind, symptom = next(
-        (MAPPED[cls] for cls in type(error).__mro__ if cls in MAPPED), (StoreUnreachable, "connection")
-    )
-    if symptom in ("reply", "connection"):
-        code = _CODE.search(str(error))
-        if code is not None:
-            kind, symptom = _BY_CODE[code[1]]
-    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error})", symptom=symptom)
-
-
-# --- the store ------------------------------------------------------------------------------------------------------
 
 #: Bytes of payload that an answer of read.lua holds at most: one round trip for what is small. A larger one is fetched
 #: by a plain command, for Lua copies it several times: with megabytes, and a whole fleet that asks at once, the
 #: server's one thread would be busy for longer than `redis_timeout`.
 INLINE = 64 * 1024
+#: Symptoms of a server that may have been replaced by another: it is asked anew where the next call goes.
+ELSEWHERE = frozenset({"timeout", "connection", "replicas", "readonly", "loading", "cluster"})
 #: How often a payload is fetched that was changed in between, before the script is to give it whatever its size.
 FETCHES = 3
 #: What is fetched: which entry it is, and its payload.
@@ -250,21 +65,23 @@ class Store:
         self.inline = INLINE
         self._own_client = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
-            Settings(redis_url=client_or_url)  # says what a URL may be
-            self._client: Any = connect(client_or_url, settings.redis_timeout)
+            self._client = clients.connect(settings.replace(redis_url=client_or_url))
         else:
-            self._client = _checked_client(client_or_url)
-        bound_of_client = _bound_of(self._client)
-        self._socket_timeout = _arguments_of(self._client).get("socket_timeout", 5.0) or math.inf
-        if bound_of_client is None or bound_of_client > settings.redis_timeout * 1.001:
-            bound = "has no timeout" if bound_of_client is None else f"may take {bound_of_client:g} s for one call"
+            self._client = clients.given(client_or_url)
+        #: Seconds that one call is meant to take at most: the deadline for each address that it may try.
+        allowed = settings.redis_timeout * self._client.addresses
+        longest = self._client.bound
+        if longest is None or longest > allowed * 1.001:
+            bound = "has no timeout" if longest is None else f"may take {longest:g} s for one call"
+            tried = "" if self._client.addresses == 1 else f" for each of {self._client.addresses} addresses"
             warnings.warn(
-                f"the Redis client given to kcg_cache {bound}, more than redis_timeout={settings.redis_timeout:g} s: "
-                "a hung Redis holds a read up for that long. Give a URL, or a client with socket_timeout, "
+                f"the Redis client given to kcg_cache {bound}, more than redis_timeout={settings.redis_timeout:g} s"
+                f"{tried}: a hung Redis holds a read up for that long. Give a URL, or a client with socket_timeout, "
                 "socket_connect_timeout and retry=Retry(NoBackoff(), 0)",
-                ClientTimeoutWarning,
+                clients.ClientTimeoutWarning,
                 stacklevel=3,
             )
+        self._socket_timeout = self._client.socket_timeout or math.inf
         #: Seconds that one call may wait for an event: less than would be taken for a server that does not answer.
         self._longest_block = min(self._settings.redis_timeout, self._socket_timeout) / 2
         self._fixed = {
@@ -474,7 +291,7 @@ class Store:
         try:
             return self._call(*command)
         except (StoreRefused, StoreReplyError) as error:
-            if isinstance(error, StoreRefused) and not isinstance(error.__cause__, _R.NoPermissionError):
+            if isinstance(error, StoreRefused) and not isinstance(error.__cause__, NoPermissionError):
                 raise  # a wrong password: nothing at all is for this user
             return NotAllowed(str(error.__cause__ or error))
 
@@ -603,7 +420,7 @@ class Store:
         try:
             answer = self._call("EVALSHA", script.sha, len(key_names), *key_names, *arguments)
         except StoreReplyError as error:
-            if not isinstance(error.__cause__, _R.NoScriptError):
+            if not isinstance(error.__cause__, NoScriptError):
                 raise
             # Not run, for the server does not have it (a restart, SCRIPT FLUSH): send the text, which it keeps.
             answer = self._call("EVAL", script.text, len(key_names), *key_names, *arguments)
@@ -619,7 +436,7 @@ class Store:
             raise StoreReplyError(f"{name}.lua gave something else: {error}", symptom="reply") from error
 
     def _call(self, *command: Any) -> Any:
-        """Send one command; NEVER_DECODE keeps payloads bytes on a client that decodes.
+        """Send one command.
 
         A connection that was closed under us is tried once more: every command may run twice (a token that holds the
         lock is granted it again; deletions are idempotent; a publish that ran is then rejected, and read back). Not
@@ -628,9 +445,11 @@ class Store:
         began = self._now()
         for last in (False, True):
             try:
-                return self._client.execute_command(*command, **{NEVER_DECODE: True})
-            except _DRIVER_ERRORS as error:
+                return self._client.execute(self.keys.entry, *command)
+            except DRIVER_ERRORS as error:
                 ours = mapped(error)
+                if ours.symptom in ELSEWHERE:
+                    self._client.look_again(ours.symptom)
                 late = self._now() - began > self._settings.redis_timeout / 2
                 if last or late or ours.symptom != "connection":
                     raise ours from error
@@ -643,11 +462,7 @@ class Store:
 
     def _forget_connections(self) -> None:
         """Close the client's idle connections: one of them may hold an answer that nobody waited for."""
-        pool = getattr(self._client, "connection_pool", None)
-        if pool is not None:
-            pool.disconnect(inuse_connections=False)
-        else:  # a cluster client, which has a pool for each node
-            self._client.disconnect_connection_pools()
+        self._client.forget()
 
 
 #: The arguments of a caller that leaves no presence.

@@ -30,9 +30,10 @@ from kcg_cache.answers import Entry, Fill, Floor, Question
 from kcg_cache.cache import _after_fork_in_child, _Call, _Handover, _Permit
 from kcg_cache.errors import StoreRefused, StoreUnreachable
 from kcg_cache.near import Debt
+from kcg_cache.redis_errors import mapped
 from kcg_cache.rows import FrozenDict
 from kcg_cache.settings import INVALIDATE_WAIT
-from kcg_cache.store import Store, mapped
+from kcg_cache.store import Store
 from kcg_cache.system import SYSTEM
 from tests.conftest import Backend, real_client
 from tests.doubles import EagerSystem, fail, once, version_of
@@ -1749,7 +1750,7 @@ def test_a_cache_without_arguments_is_the_environments(monkeypatch: pytest.Monke
     assert SharedCache(settings=Settings(namespace="given")).settings.namespace == "given"
 
     def port(cache: SharedCache) -> int:
-        return int(cache._store._client.connection_pool.connection_kwargs["port"])
+        return int(cache._store._client.redis.connection_pool.connection_kwargs["port"])
 
     assert port(SharedCache()) == 7
     assert port(SharedCache("redis://127.0.0.1:8/0")) == 8

@@ -8,11 +8,13 @@ import redis
 
 from kcg_cache import ConfigurationError, Settings, lua, testing
 from kcg_cache.answers import Grant, Question
+from kcg_cache.clients import connect
 from kcg_cache.codec import encode
 from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreReplyError, StoreUnreachable
 from kcg_cache.keys import Keys
 from kcg_cache.outage import SYMPTOMS
-from kcg_cache.store import MAPPED, Store, connect, mapped
+from kcg_cache.redis_errors import MAPPED, mapped
+from kcg_cache.store import Store
 
 
 def test_every_exception_of_redis_py_is_mapped() -> None:
@@ -145,6 +147,6 @@ def test_what_is_passed_on_as_bytes_is_bytes(
 
 def test_the_server_is_told_which_driver_this_is(redis_url: str) -> None:
     """For whoever reads CLIENT LIST."""
-    with connect(redis_url, 5.0) as client:
+    with connect(Settings(redis_url=redis_url)).redis as client:
         told: Any = client.client_info()
         assert (told["lib-name"], told["lib-ver"]) == ("redis-py", redis.__version__)

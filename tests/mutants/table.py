@@ -14,6 +14,8 @@ _STORE, _POSTGRES = "tests/test_store.py", "tests/test_postgres.py"
 _TESTS: dict[str, tuple[str, ...]] = {
     "kcg_cache/near.py": (_NEAR, _CACHE),
     "kcg_cache/outage.py": (_NEAR, _STORE, _CACHE),
+    "kcg_cache/clients.py": (_STORE, _SCRIPTS, _CACHE),
+    "kcg_cache/redis_errors.py": (_STORE, _SCRIPTS, _CACHE),
     "kcg_cache/store.py": (_STORE, _SCRIPTS, _CACHE),
     "kcg_cache/codec.py": ("tests/test_codec.py", _CACHE),
     "kcg_cache/compression.py": ("tests/test_compression.py", _CACHE),

@@ -1,0 +1,127 @@
+"""The errors of redis-py, mapped at this one edge: what each means here, and what the server says in its text."""
+
+import re
+
+import redis
+
+from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreReplyError, StoreUnreachable
+
+_Mapped = tuple[type[StoreError], str]
+_R = redis.exceptions
+
+#: Every exception of redis-py, and what it is here. A test fails when redis-py grows one that is not listed.
+MAPPED: dict[type[Exception], _Mapped] = {
+    _R.TimeoutError: (StoreUnreachable, "timeout"),
+    _R.ConnectionError: (StoreUnreachable, "connection"),
+    _R.MaxConnectionsError: (StoreUnreachable, "pool"),
+    _R.ChildDeadlockedError: (StoreUnreachable, "pool"),
+    _R.BusyLoadingError: (StoreNotReady, "loading"),
+    _R.ReadOnlyError: (StoreNotReady, "readonly"),
+    _R.MasterDownError: (StoreNotReady, "readonly"),
+    _R.ClusterError: (StoreNotReady, "cluster"),
+    _R.ClusterDownError: (StoreNotReady, "cluster"),
+    _R.RedisClusterException: (StoreNotReady, "cluster"),
+    _R.SlotNotCoveredError: (StoreNotReady, "cluster"),
+    _R.AskError: (StoreNotReady, "cluster"),
+    _R.MovedError: (StoreNotReady, "cluster"),
+    _R.TryAgainError: (StoreNotReady, "cluster"),
+    _R.AuthenticationError: (StoreRefused, "denied"),
+    _R.AuthorizationError: (StoreRefused, "denied"),
+    _R.AuthenticationWrongNumberOfArgsError: (StoreRefused, "denied"),
+    _R.ExternalAuthProviderError: (StoreRefused, "denied"),
+    _R.NoPermissionError: (StoreRefused, "denied"),
+    _R.OutOfMemoryError: (StoreRefused, "memory"),
+    _R.RedisError: (StoreReplyError, "reply"),
+    _R.ResponseError: (StoreReplyError, "reply"),
+    _R.InvalidResponse: (StoreReplyError, "reply"),
+    _R.DataError: (StoreReplyError, "reply"),
+    _R.NoScriptError: (StoreReplyError, "reply"),
+    _R.ExecAbortError: (StoreReplyError, "reply"),
+    _R.ModuleError: (StoreReplyError, "reply"),
+    _R.ClusterCrossSlotError: (StoreReplyError, "reply"),
+    _R.CrossSlotTransactionError: (StoreReplyError, "reply"),
+    _R.InvalidPipelineStack: (StoreReplyError, "reply"),
+    _R.PubSubError: (StoreReplyError, "reply"),
+    _R.WatchError: (StoreReplyError, "reply"),
+    _R.LockError: (StoreReplyError, "reply"),
+    _R.LockNotOwnedError: (StoreReplyError, "reply"),
+}
+
+#: By redis-py's release: names that older supported ones do not have.
+for _name, _mapped in {
+    "NoSuchFieldsetError": (StoreReplyError, "reply"),
+    "IncorrectPolicyType": (StoreReplyError, "reply"),
+}.items():
+    if hasattr(_R, _name):
+        MAPPED[getattr(_R, _name)] = _mapped
+
+#: What the server says within an error's text, most telling first. Inside a script's error redis-py sees only "ERR" or
+#: "ResponseError", and older servers put the code in the middle of the sentence.
+_CODES: tuple[tuple[str, _Mapped], ...] = (
+    ("KCGINCARNATION", (StoreRefused, "incarnation")),
+    ("NOREPLICAS", (StoreNotReady, "replicas")),
+    ("READONLY", (StoreNotReady, "readonly")),
+    ("MISCONF", (StoreNotReady, "readonly")),
+    ("MASTERDOWN", (StoreNotReady, "readonly")),
+    ("LOADING", (StoreNotReady, "loading")),
+    ("BUSY", (StoreNotReady, "loading")),
+    ("CLUSTERDOWN", (StoreNotReady, "cluster")),
+    ("TRYAGAIN", (StoreNotReady, "cluster")),
+    ("NOPERM", (StoreRefused, "denied")),
+    ("ACL failure", (StoreRefused, "denied")),  # what NOPERM is called within a script
+    ("No connection available", (StoreUnreachable, "pool")),  # a blocking pool's words
+    ("NOAUTH", (StoreRefused, "denied")),
+    ("WRONGPASS", (StoreRefused, "denied")),
+    ("OOM", (StoreRefused, "memory")),
+    # OpenSSL's words, of either side; a connection that ends without a word is none of them.
+    ("CERTIFICATE_VERIFY_FAILED", (StoreRefused, "certificate")),
+    ("CERTIFICATE_REQUIRED", (StoreRefused, "certificate")),
+    ("CERTIFICATE_UNKNOWN", (StoreRefused, "certificate")),
+    ("CERTIFICATE_EXPIRED", (StoreRefused, "certificate")),
+    ("BAD_CERTIFICATE", (StoreRefused, "certificate")),
+    ("UNKNOWN_CA", (StoreRefused, "certificate")),
+    ("WRONG_VERSION_NUMBER", (StoreRefused, "certificate")),
+)
+_CODE = re.compile(r"(?<![A-Za-z])(" + "|".join(code for code, _ in _CODES) + r")(?![A-Za-z])")
+_BY_CODE = dict(_CODES)
+
+#: What a call of the driver raises.
+DRIVER_ERRORS: tuple[type[Exception], ...] = (
+    *(error for error in MAPPED if error.__mro__[1] in (Exception, ValueError)),
+    OSError,
+    UnicodeError,  # a host name that is none
+)
+
+_ADVICE = {
+    "timeout": "no answer in time",
+    "connection": "not reachable",
+    "pool": "no free connection in the client's pool",
+    "denied": "the user's password or rights do not suffice",
+    "certificate": "TLS is not agreed on: see redis_ca for the server's certificate, redis_cert for this client's, and "
+    "whether the port speaks TLS",
+    "memory": "over maxmemory, and nothing may be evicted: raise maxmemory or set an eviction policy",
+    "incarnation": "the user may not run INFO, which tells which server this is: allow it",
+    "replicas": "too few replicas are connected (min-replicas-to-write)",
+    "readonly": "it does not accept writes: a replica, a failover under way, or a failed disk",
+    "loading": "it is busy loading or running a script",
+    "cluster": "the cluster does not serve the key now",
+    "reply": "an answer that was not expected",
+}
+
+
+#: A cluster client that could not ask who holds what tells of that, and keeps the reason behind it.
+_TOPOLOGY = (_R.RedisClusterException,)
+
+
+def mapped(error: BaseException) -> StoreError:
+    """Give the driver's error as ours; where its cluster client could ask no node, the reason for that."""
+    while type(error) in _TOPOLOGY and isinstance(error.__cause__ or error.__context__, DRIVER_ERRORS):
+        error = error.__cause__ or error.__context__ or error
+    kind, symptom = next(
+        (MAPPED[cls] for cls in type(error).__mro__ if cls in MAPPED), (StoreUnreachable, "connection")
+    )
+    if symptom in ("reply", "connection"):
+        code = _CODE.search(str(error))
+        if code is not None:
+            kind, symptom = _BY_CODE[code[1]]
+    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error})", symptom=symptom)
