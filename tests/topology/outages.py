@@ -52,7 +52,7 @@ class Killed(Outage):
 class Partitioned(Outage):
     name = "partitioned"
     what = "the master is cut off from Sentinels, replicas and every other client, and goes on beside the rest of them"
-    lasts = (6.0, 6.0)
+    lasts = (5.0, 5.0)
 
     def begin(self, scene: "Scene") -> None:
         place, old = self.before(scene)

@@ -7,6 +7,7 @@ from typing import Any
 
 from kcg_cache.demo import signals
 from kcg_cache.embedded import start_postgres
+from kcg_cache.keys import Keys
 from kcg_cache.system import SYSTEM
 from tests.soak.board import Board
 from tests.soak.crew import Crew
@@ -18,6 +19,7 @@ from tests.soak.tally import Applied, Tally
 from tests.topology.nodes import FAR, NEAR, Node
 from tests.topology.probe import Probe
 
+@dataclass(frozen=True)
 class Fleet(Options):
     """What a fleet on a topology is told: who is beside a master that is cut off only reads plainly.
 
@@ -26,7 +28,9 @@ class Fleet(Options):
 
     def worker(self, number: int) -> dict[str, Any]:
         """Give what is peculiar to one worker."""
-        return super().worker(number) | {"plain_only": side_of(number) == NEAR, "keeps_connection": True}
+        own = super().worker(number)
+        near = side_of(number) == NEAR
+        return own | {"plain_only": near, "keeps_connection": True, "batch": min(own["batch"], _BATCH)}
 
 
 def side_of(number: int) -> str:
@@ -34,8 +38,11 @@ def side_of(number: int) -> str:
     return (NEAR, FAR)[number % 2]
 
 
+#: Covered reads between two pauses: findings need no more, and servers are to have the processors.
+_BATCH = 20
 #: Findings that a process tells: all of a master's that goes on beside another.
 _FINDINGS = 5000
+_LOG = Keys.of("soak", "active_versions").invalidations
 
 
 @dataclass
@@ -64,9 +71,19 @@ class Watched(Tally):
     def __init__(self) -> None:
         super().__init__()
         self.seen: dict[int, Seen] = {}
+        #: Invalidates that were confirmed, and of these such as the last master's log does not have.
+        self.confirmed = 0
+        self.unlogged = 0
         self._withdrawn: dict[tuple[str, int], float] = {}
         self._private: dict[str, int] = {}
         self._refused_since: dict[tuple[str, int], float] = {}
+
+    def note_log(self, master: Node) -> None:
+        """Hold the log of invalidations, as the last master has it, against those that were confirmed."""
+        logged = master.ask("XRANGE", _LOG, "-", "+")
+        reasons = {fields[b"reason"].decode() for _, fields in logged}
+        self.confirmed = len(self._withdrawn)
+        self.unlogged = sum(f"version {version} of {model}" not in reasons for model, version in self._withdrawn)
 
     def hear(self, who: str, message: dict[str, Any]) -> None:
         """Take one message, and note when."""
@@ -132,6 +149,8 @@ class Scene(Stage):
         self.topology = topology
         self.watched = tally
         self.old: Node | None = None
+        #: Whether nothing comes after this outage.
+        self.last = False
         #: Where a slot goes.
         self.target: Node | None = None
         self.named_at: float | None = None
@@ -143,7 +162,9 @@ class Scene(Stage):
         return SYSTEM.now()
 
     def until_whole(self) -> None:
-        """Wait until every server is in its place again."""
+        """Wait until every server is in its place again; after the last outage of a quick run nobody needs that."""
+        if self.last and self.options.quick:
+            return
         self.until(self.topology.is_whole, "the servers do not come to be whole")
 
     def apply(self, fault: Fault) -> Applied:
@@ -193,14 +214,15 @@ def run(
                 scene.until_whole()
                 scene.raise_crew()
                 scene.listen_for(1.0)
-                for fault in faults:
-                    why = fault.lacks(scene)
-                    if why is not None:
-                        tally.left_out[fault.name] = why
-                        continue
+                lacking = {fault.name: fault.lacks(scene) for fault in faults}
+                tally.left_out = {name: why for name, why in lacking.items() if why is not None}
+                possible = [fault for fault in faults if fault.name not in tally.left_out]
+                for number, fault in enumerate(possible):
+                    scene.last = number == len(possible) - 1
                     scene.apply(fault)
                     scene.listen_for(0.5)
                 scene.dismiss_crew()
+                tally.note_log(topology.master())
             except GaveUpError as error:
                 tally.trouble(str(error))
     return tally

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from tests.topology.nodes import HOST, SENTINEL, Node, new_password, new_port, s
 
 SERVICE = "kcg"
 _REPLICAS, _SENTINELS, _QUORUM = 2, 3, 2
+_IN_STEP_WITHIN = 30.0
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,12 @@ def started(crew: Crew, timing: Timing) -> Iterator[Sentinels]:
             nodes.append(stack.enter_context(contextlib.closing(node)))
         for replica in nodes[1:]:
             replica.ask("REPLICAOF", HOST, nodes[0].announced)
+        # A Sentinel looks at a replica when it finds it, and then every ten seconds: what it finds is to be in step.
+        until = time.monotonic() + _IN_STEP_WITHIN
+        while any(node.facts("replication").get("master_link_status") != "up" for node in nodes[1:]):
+            if time.monotonic() > until:
+                raise TimeoutError("the replicas do not come into step")
+            time.sleep(0.05)
         sentinels = [stack.enter_context(contextlib.closing(start_sentinel(password))) for _ in range(_SENTINELS)]
         for sentinel in sentinels:
             sentinel.ask("SENTINEL", "MONITOR", SERVICE, HOST, nodes[0].announced, _QUORUM)
