@@ -66,8 +66,8 @@ def find_faketime() -> Path | None:
 class Database:
     """PostgreSQL, and the tables in it."""
 
-    def __init__(self, postgres: EmbeddedPostgres) -> None:
-        self.postgres = postgres
+    def __init__(self, dsn: str) -> None:
+        self._address = dsn
 
     @property
     def proxied_dsn(self) -> str:
@@ -77,7 +77,7 @@ class Database:
     @property
     def dsn(self) -> str:
         """The address of PostgreSQL itself."""
-        return self._dsn(self.postgres.port)
+        return f"{self._address} connect_timeout={_CONNECT_SECONDS}"
 
     @contextlib.contextmanager
     def database(self, *, by_proxy: bool = False) -> Iterator[Any]:
@@ -92,10 +92,11 @@ class Database:
             for statement in statements:
                 cursor.execute(statement)
 
-    def fill(self, operators: int) -> None:
+    def fill(self, operators: int, *, schema: bool = True) -> None:
         """Make tables and rows: a model for each operator, and one of which no row is ever committed."""
         with self.database() as conn, conn.cursor() as cursor:
-            cursor.execute(queries.load("schema"))
+            if schema:
+                cursor.execute(queries.load("schema"))
             for model in [*map(model_of, range(operators)), MARKER]:
                 cursor.execute(
                     "INSERT INTO kcg.detection_models (model_id, display_name) VALUES (%s, %s)", (model, model)
@@ -107,15 +108,13 @@ class Database:
                     (model_of(operator),),
                 )
 
-    def _dsn(self, port: int) -> str:
-        return f"{self.postgres.dsn} port={port} connect_timeout={_CONNECT_SECONDS}"
-
 
 class Servers(Database):
     """Both servers, and their proxies in a process of their own."""
 
     def __init__(self, valkey: EmbeddedValkey, postgres: EmbeddedPostgres, clock: Clock | None) -> None:
-        super().__init__(postgres)
+        super().__init__(postgres.dsn)
+        self.postgres = postgres
         self.valkey = valkey
         self.clock = clock
         self._proxy: Member | None = None
@@ -141,7 +140,7 @@ class Servers(Database):
     @property
     def proxied_dsn(self) -> str:
         """The address of PostgreSQL by way of the proxy."""
-        return self._dsn(self._ports["postgres"])
+        return f"{self.dsn} port={self._ports['postgres']}"
 
     def redis_of_worker(self, _number: int) -> str:
         """Give the address of Redis that a worker is told."""

@@ -74,7 +74,7 @@ def lines(found: dict[str, Any]) -> list[str]:
     versions = found["versions"]
     facts = (
         f"{found['reads']:,} audited reads, {found['violation_count']:,} violations; "
-        f"{found['invalidations']:,} invalidates returned, {found['unlogged']:,} of them are not in the last master's log; "
+        f"{found['invalidations']:,} invalidates returned, {found['unlogged']:,} of them not in the last master's log; "
         f"Valkey or Redis {versions.get('server', '?')}, {found['seconds']:.0f} s"
     )
     rows = [[_cell(outage[key]) for _, key in _COLUMNS] for outage in found["outages"]]

@@ -25,6 +25,8 @@ HOST: Final = "127.0.0.1"
 _READY_SECONDS = 30.0
 #: Seconds for a question to one node by an operator of the servers.
 _ASK_SECONDS = 2.0
+#: A replica that comes back is sent everything at once.
+_SYNC = ("--repl-diskless-sync-delay", "0")
 
 
 class Node:
@@ -85,7 +87,15 @@ def start_node(
     number: int, password: str, options: Sequence[str], *, port: int | None = None, announced: int | None = None
 ) -> Node:
     """Start a data server; it is a replica's master or a replica by what it is told later."""
-    every = ("--masteruser", replica(number), "--masterauth", password, "--repl-diskless-sync-delay", "0", *users(password))
+    every = (
+        "--masteruser",
+        replica(number),
+        "--masterauth",
+        password,
+        "--repl-diskless-sync-delay",
+        "0",
+        *users(password),
+    )
     server = _started(EmbeddedValkey, (*every, *options), port)
     return Node(server, announced or server.port, password)
 

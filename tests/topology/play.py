@@ -19,6 +19,13 @@ from tests.soak.tally import Applied, Tally
 from tests.topology.nodes import FAR, NEAR, Node
 from tests.topology.probe import Probe
 
+#: Covered reads between two pauses: findings need no more, and servers are to have the processors.
+_BATCH = 20
+#: Findings that a process tells: all of a master's that goes on beside another.
+_FINDINGS = 5000
+_LOG = Keys.of("soak", "active_versions").invalidations
+
+
 @dataclass(frozen=True)
 class Fleet(Options):
     """What a fleet on a topology is told: who is beside a master that is cut off only reads plainly.
@@ -36,13 +43,6 @@ class Fleet(Options):
 def side_of(number: int) -> str:
     """Give the side of a worker: every other one is beside the master that will be cut off."""
     return (NEAR, FAR)[number % 2]
-
-
-#: Covered reads between two pauses: findings need no more, and servers are to have the processors.
-_BATCH = 20
-#: Findings that a process tells: all of a master's that goes on beside another.
-_FINDINGS = 5000
-_LOG = Keys.of("soak", "active_versions").invalidations
 
 
 @dataclass
@@ -114,8 +114,8 @@ class Watched(Tally):
 class Place(Database):
     """The database, and the addresses that a fleet on a topology is told."""
 
-    def __init__(self, postgres: Any, topology: Any, *, operators: Sequence[str], plain: bool) -> None:
-        super().__init__(postgres)
+    def __init__(self, dsn: str, topology: Any, *, operators: Sequence[str], plain: bool) -> None:
+        super().__init__(dsn)
         self._topology = topology
         self._operators = operators
         self._prefix = "plain:" if plain else ""
@@ -191,23 +191,25 @@ def run(
     *,
     operators: Sequence[str] = (FAR,),
     plain: bool = False,
+    dsn: str | None = None,
 ) -> Watched:
     """Do it and give what came out; nothing is left behind, however it ends.
 
-    `operators` says on which sides of a partition they are, `plain` that clients are redis-py's own.
+    `operators` says on which sides of a partition they are, `plain` that clients are redis-py's own, `dsn` where there
+    is an empty database with the schema in it; without it a server is started.
     """
     tally = Watched()
     with (
         signals.raising(),
         contextlib.closing(Board.make(options.operators)) as board,
-        start_postgres() as postgres,
+        contextlib.ExitStack() as stack,
         Crew() as crew,
         topology_of(crew) as topology,
     ):
-        place = Place(postgres, topology, operators=operators, plain=plain)
-        place.fill(options.operators)
-        first = topology.nodes[0]
-        tally.versions = {"server": first.server.version, "postgres": postgres.version}
+        address = stack.enter_context(start_postgres()).dsn if dsn is None else dsn
+        place = Place(address, topology, operators=operators, plain=plain)
+        place.fill(options.operators, schema=dsn is None)
+        tally.versions = {"server": topology.nodes[0].server.version}
         with Probe(topology.nodes) as probe:
             scene = Scene(options, place, topology, crew, board, tally, probe, say)
             try:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import redis
 
@@ -54,7 +55,7 @@ class Probe:
             latest = max(latest, ended)
         return total
 
-    def __enter__(self) -> "Probe":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

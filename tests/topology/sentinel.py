@@ -67,9 +67,7 @@ class Sentinels:
         except (LookupError, redis.exceptions.RedisError):
             return False
         facts = master.facts("replication")
-        in_step = [
-            facts.get(f"slave{number}", {}) for number in range(_REPLICAS) if f"slave{number}" in facts
-        ]
+        in_step = [facts.get(f"slave{number}", {}) for number in range(_REPLICAS) if f"slave{number}" in facts]
         return (
             facts.get("role") == "master"
             and [replica["state"] for replica in in_step] == ["online"] * _REPLICAS
