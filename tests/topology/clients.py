@@ -5,9 +5,11 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+
+# Not typed in redis-py.
+_ClusterNode: Any = redis.cluster.ClusterNode
+_Sentinel: Any = redis.Sentinel
 
 #: In front of a URL: not for the library to read, but for a client that is made here.
 PLAIN = "plain:"
@@ -27,10 +29,10 @@ def given(url: str, timeout: float) -> Any:
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    user = {"username": username, "password": password}
+    user: dict[str, Any] = {"username": username, "password": password}
     if parts.scheme == "redis+cluster":
-        return RedisCluster(startup_nodes=[ClusterNode(host, port) for host, port in hosts], **bounds, **user)
-    sentinel = Sentinel(hosts, sentinel_kwargs=bounds)
+        return redis.RedisCluster(startup_nodes=[_ClusterNode(host, port) for host, port in hosts], **bounds, **user)
+    sentinel = _Sentinel(hosts, sentinel_kwargs=bounds)
     return sentinel.master_for(parts.path.strip("/"), redis_class=redis.Redis, **bounds, **user)
 
 

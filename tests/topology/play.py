@@ -176,7 +176,8 @@ class Scene(Stage):
             return super().apply(fault)
         finally:
             seen.ended = self.now() - began
-            seen.named = None if self.named_at is None else self.named_at - began
+            named_at: float | None = self.named_at
+            seen.named = None if named_at is None else named_at - began
             for number in range(len(self.topology.nodes)):
                 spans = self._probe.taken(number, began, self.now())
                 seen.taken[number] = [(start - began, end - began) for start, end in spans]
