@@ -33,6 +33,13 @@ class Fleet(Options):
     A forced read there would load rows anew, and hide for how long old ones are served.
     """
 
+    def settings(self) -> dict[str, Any]:
+        """Give the settings that the whole fleet shares.
+
+        In a quick run a machine that is busy with other tests shall not look like a master that does not answer.
+        """
+        return super().settings() | ({"redis_timeout": 1.0} if self.quick else {})
+
     def worker(self, number: int) -> dict[str, Any]:
         """Give what is peculiar to one worker."""
         own = super().worker(number)
