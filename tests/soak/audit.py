@@ -27,7 +27,7 @@ KINDS = {
     "exception": "an error that no reader may meet",
 }
 #: How many findings a process tells in full; all are counted.
-_TOLD = 20
+MOST_TOLD = 20
 
 
 def model_of(operator: int) -> str:
@@ -38,10 +38,13 @@ def model_of(operator: int) -> str:
 class Audit:
     """The findings of one process; its threads share it."""
 
-    def __init__(self, board: Board, tell: Callable[[dict[str, Any]], None], now: Callable[[], float]) -> None:
+    def __init__(
+        self, board: Board, tell: Callable[[dict[str, Any]], None], now: Callable[[], float], most_told: int = MOST_TOLD
+    ) -> None:
         self._board = board
         self._tell = tell
         self._now = now
+        self._most_told = most_told
         self._lock = threading.Lock()
         #: The newest versions that any read of this process has returned. Replaced as a whole, so that a reader
         #: notices by one look that there is something newer.
@@ -92,7 +95,7 @@ class Audit:
         with self._lock:
             self.violations += 1
             told = self.violations
-        if told <= _TOLD:
+        if told <= self._most_told:
             self._tell(
                 {"kind": kind, "reader": reader, "at": self._now(), "fault": self._board.words[FAULT], **details}
             )

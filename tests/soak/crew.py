@@ -77,9 +77,17 @@ class Crew:
         self.members: list[Member] = []
         self._selector = selectors.DefaultSelector()
 
-    def start(self, name: str, module: str, told: dict[str, Any], descriptor: int | None = None) -> Member:
+    def start(
+        self,
+        name: str,
+        module: str,
+        told: dict[str, Any],
+        descriptor: int | None = None,
+        *,
+        member_type: type[Member] = Member,
+    ) -> Member:
         """Start one more process, tell it what it is, and let it inherit the board."""
-        member = Member(name, module, told, descriptor)
+        member = member_type(name, module, told, descriptor)
         self.members.append(member)
         out, errors = member.streams
         self._selector.register(out, selectors.EVENT_READ, (member, True))

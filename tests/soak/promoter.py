@@ -22,6 +22,7 @@ from tests.soak import plants
 from tests.soak.audit import model_of
 from tests.soak.board import CEILING, COMMITTED, DATABASE_FAULT, FAULT, FLOOR, PULSE, Board
 from tests.soak.crew import die_with_parent
+from tests.topology import clients
 
 # The version is counted in the database, under the lock of its row: whether a commit whose reply was lost has
 # happened, and also one that is only now about to happen, is thereby read back before anything else is done.
@@ -45,7 +46,8 @@ class Operator:
         self._dsn = told["dsn"][number % len(told["dsn"])]
         self._connection: Any = None
         redis = told["redis"][number % len(told["redis"])]
-        self._cache = SharedCache(redis, settings=Settings(**told["settings"]))
+        settings = Settings(**told["settings"])
+        self._cache = SharedCache(clients.given(redis, settings.redis_timeout), settings=settings)
         self._random = random.Random(told["seed"] * 1000 + number)  # noqa: S311 - a seeded run, no secret
         self._opened_under = 0
 

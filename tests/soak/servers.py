@@ -63,12 +63,59 @@ def find_faketime() -> Path | None:
     return None
 
 
-class Servers:
+class Database:
+    """PostgreSQL, and the tables in it."""
+
+    def __init__(self, dsn: str) -> None:
+        self._address = dsn
+
+    @property
+    def proxied_dsn(self) -> str:
+        """The address of PostgreSQL for the workers; here the server itself."""
+        return self.dsn
+
+    @property
+    def dsn(self) -> str:
+        """The address of PostgreSQL itself."""
+        return f"{self._address} connect_timeout={_CONNECT_SECONDS}"
+
+    @contextlib.contextmanager
+    def database(self, *, by_proxy: bool = False) -> Iterator[Any]:
+        """Open a connection in autocommit to PostgreSQL."""
+        with contextlib.closing(psycopg2.connect(self.proxied_dsn if by_proxy else self.dsn)) as conn:
+            conn.autocommit = True
+            yield conn
+
+    def sql(self, *statements: str) -> None:
+        """Run statements on PostgreSQL itself, each by itself."""
+        with self.database() as conn, conn.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def fill(self, operators: int, *, schema: bool = True) -> None:
+        """Make tables and rows: a model for each operator, and one of which no row is ever committed."""
+        with self.database() as conn, conn.cursor() as cursor:
+            if schema:
+                cursor.execute(queries.load("schema"))
+            for model in [*map(model_of, range(operators)), MARKER]:
+                cursor.execute(
+                    "INSERT INTO kcg.detection_models (model_id, display_name) VALUES (%s, %s)", (model, model)
+                )
+            for operator in range(operators):
+                cursor.execute(
+                    "INSERT INTO kcg.detection_model_versions (model_id, version, role, status, params)"
+                    " VALUES (%s, '1', 'PRIMARY', 'ACTIVE', '{\"v\": 0}')",
+                    (model_of(operator),),
+                )
+
+
+class Servers(Database):
     """Both servers, and their proxies in a process of their own."""
 
     def __init__(self, valkey: EmbeddedValkey, postgres: EmbeddedPostgres, clock: Clock | None) -> None:
-        self.valkey = valkey
+        super().__init__(postgres.dsn)
         self.postgres = postgres
+        self.valkey = valkey
         self.clock = clock
         self._proxy: Member | None = None
         self._crew: Crew | None = None
@@ -93,12 +140,15 @@ class Servers:
     @property
     def proxied_dsn(self) -> str:
         """The address of PostgreSQL by way of the proxy."""
-        return self._dsn(self._ports["postgres"])
+        return f"{self.dsn} port={self._ports['postgres']}"
 
-    @property
-    def dsn(self) -> str:
-        """The address of PostgreSQL itself."""
-        return self._dsn(self.postgres.port)
+    def redis_of_worker(self, _number: int) -> str:
+        """Give the address of Redis that a worker is told."""
+        return self.proxied_redis
+
+    def redis_of_operators(self) -> list[str]:
+        """Give the addresses of Redis that the operators are told, in turn."""
+        return [self.proxied_redis, self.valkey.url]
 
     def set_proxy(self, name: str, mode: str, seconds: float = 0.0) -> int:
         """Let one of the proxies go wrong, from the return of this on; give how often it went wrong until now."""
@@ -109,19 +159,6 @@ class Servers:
     def redis(self, *command: Any) -> Any:
         """Send one command to Redis itself."""
         return self._redis.execute_command(*command)
-
-    @contextlib.contextmanager
-    def database(self, *, by_proxy: bool = False) -> Iterator[Any]:
-        """Open a connection in autocommit to PostgreSQL."""
-        with contextlib.closing(psycopg2.connect(self.proxied_dsn if by_proxy else self.dsn)) as conn:
-            conn.autocommit = True
-            yield conn
-
-    def sql(self, *statements: str) -> None:
-        """Run statements on PostgreSQL itself, each by itself."""
-        with self.database() as conn, conn.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
 
     def terminate_backends(self) -> None:
         """Send away every client of PostgreSQL but this one."""
@@ -137,27 +174,9 @@ class Servers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def fill(self, operators: int) -> None:
-        """Make tables and rows: a model for each operator, and one of which no row is ever committed."""
-        with self.database() as conn, conn.cursor() as cursor:
-            cursor.execute(queries.load("schema"))
-            for model in [*map(model_of, range(operators)), MARKER]:
-                cursor.execute(
-                    "INSERT INTO kcg.detection_models (model_id, display_name) VALUES (%s, %s)", (model, model)
-                )
-            for operator in range(operators):
-                cursor.execute(
-                    "INSERT INTO kcg.detection_model_versions (model_id, version, role, status, params)"
-                    " VALUES (%s, '1', 'PRIMARY', 'ACTIVE', '{\"v\": 0}')",
-                    (model_of(operator),),
-                )
-
     def close(self) -> None:
         """Close the connections of this object; who started the servers stops them."""
         self._redis.close()
-
-    def _dsn(self, port: int) -> str:
-        return f"{self.postgres.dsn} port={port} connect_timeout={_CONNECT_SECONDS}"
 
     def _answer(self, event: str) -> dict[str, Any]:
         """Read the proxy's next answer; nobody else reads from it."""

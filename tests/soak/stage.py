@@ -11,6 +11,7 @@ import psycopg2
 import redis
 
 from kcg_cache.system import SYSTEM
+from tests.soak.audit import MOST_TOLD
 from tests.soak.board import DATABASE_FAULT, ENDED, ENDED_AT, FAULT, Board
 from tests.soak.children import KINDS
 from tests.soak.crew import Crew, Member
@@ -19,6 +20,7 @@ from tests.soak.plan import Options
 from tests.soak.plants import EVERYWHERE
 from tests.soak.servers import Servers
 from tests.soak.tally import Applied, Tally
+from tests.topology import clients
 
 _STEP = 0.1
 #: What libpq itself writes when a server sends its client away; the driver raises it too.
@@ -37,6 +39,9 @@ class GaveUpError(RuntimeError):
 
 class Stage:
     """The servers, the crew and the tally of one soak."""
+
+    #: How many findings a process tells in full.
+    findings = MOST_TOLD
 
     def __init__(
         self, options: Options, servers: Servers, crew: Crew, board: Board, tally: Tally, say: Callable[[str], None]
@@ -160,10 +165,12 @@ class Stage:
     def _start_worker(self, number: int) -> None:
         self._born += 1
         options, own = self.options, self.options.worker(number)
-        plant = options.plant
+        plant, address = options.plant, self.servers.redis_of_worker(number)
         told: dict[str, Any] = {
             **own,
-            "settings": options.settings() | own["settings"] | {"redis_url": self.servers.proxied_redis},
+            "settings": options.settings() | own["settings"] | clients.settings_of(address),
+            "redis": address,
+            "findings": self.findings,
             "dsn": self.servers.proxied_dsn,
             "operators": options.operators,
             "seed": options.seed * 100_000 + self._born,
@@ -174,7 +181,7 @@ class Stage:
     def _start_promoter(self) -> None:
         self._born += 1
         # Half of the operators by the proxies, half directly; which half is the seed's choice.
-        redis_urls = [self.servers.proxied_redis, self.servers.valkey.url]
+        redis_urls = list(self.servers.redis_of_operators())
         dsns = [self.servers.proxied_dsn, self.servers.dsn]
         if self.options.prices:
             # All see what befalls Redis; but the change of one comes about, so that readers have to load.

@@ -16,6 +16,7 @@ from tests.soak.audit import Audit
 from tests.soak.board import Board
 from tests.soak.crew import die_with_parent
 from tests.soak.reads import Process, Reader
+from tests.topology import clients
 
 #: Servers, promoters and nemesis come first.
 _NICENESS = 10
@@ -71,7 +72,8 @@ def main() -> int:
     logging.disable(logging.CRITICAL)  # a fault is logged by every process, and is none of the findings
     plants.rule_removed(told["plant"])
     board = Board(told["board"], told["operators"], writable=False)
-    cache = kcg_cache.configure(settings=settings_of(told))
+    settings = settings_of(told)
+    cache = kcg_cache.configure(clients.given(told["redis"], settings.redis_timeout), settings=settings)
     if told["plant"] == "long_lease":
         plants.lengthened(cache)
     process = Process(
@@ -79,7 +81,7 @@ def main() -> int:
         board,
         cache,
         told["dsn"],
-        Audit(board, lambda finding: wire.say("violation", **finding), SYSTEM.now),
+        Audit(board, lambda finding: wire.say("violation", **finding), SYSTEM.now, told["findings"]),
         told["seed"],
         batch=told["batch"],
         plain_only=told["plain_only"],
