@@ -32,8 +32,6 @@ _PROCESSES = 4
 _MASTERS = 3
 _SLOTS = 16384
 _DEADLINE = 30.0
-#: Seconds over which the readers of a process are opened.
-_SPREAD = 1.0
 #: The servers have passwords of their own, and a Cluster's client one for all: that of this user.
 _USER = "bench"
 #: A replica is sent the data when it comes, without waiting for more replicas.
@@ -65,6 +63,8 @@ class _Given:
     present: bool = True
     #: Of `_USER`, on every master of a Cluster; a single server's is in its URL.
     password: str = ""
+    #: Seconds over which those of a process are opened.
+    spread: float = 1.0
 
     def client(self, timeout: float) -> Any:
         """Make the client that the readers of a process share."""
@@ -102,7 +102,7 @@ def run(rig: Rig, effort: Effort) -> Result:
 
 def _replication(rig: Rig, members: Sequence[Member], effort: Effort, seconds: float, result: Result) -> Table:
     """One reader after the other asks; a replica hears of it."""
-    readers = effort.of(256, 4)
+    readers, spread = effort.of(256, 4), effort.of(1.0, 0.0)
     rows = []
     with start_valkey(options=_AT_ONCE) as master, start_valkey(options=_replica_of(master)) as replica:
         for server in (master, replica):
@@ -110,7 +110,9 @@ def _replication(rig: Rig, members: Sequence[Member], effort: Effort, seconds: f
         with contextlib.closing(_client(master)) as client:
             _until(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
             for present in (True, False):
-                with _reading(rig, members, _Given((master.url,), present=present), _share(readers)) as keys:
+                with _reading(
+                    rig, members, _Given((master.url,), present=present, spread=spread), _share(readers)
+                ) as keys:
                     second = _second(client, seconds, keys)
                 each = second.replicated / second.questions if second.questions else 0.0
                 rows.append(
@@ -141,7 +143,7 @@ def _connections(rig: Rig, members: Sequence[Member], effort: Effort, seconds: f
         idle = int(client.info("clients")["connected_clients"])
         for datasets in effort.of((1, 4, 16), (1, 2)):
             for shared in (False, True):
-                given = _Given((server.url,), shared)
+                given = _Given((server.url,), shared, spread=effort.of(1.0, 0.0))
                 with _reading(rig, members, given, (1,) * _PROCESSES, datasets) as keys:
                     second = _second(client, seconds, keys)
                 rows.append(
@@ -164,7 +166,9 @@ def _cluster(rig: Rig, members: Sequence[Member], effort: Effort, seconds: float
     """Datasets and their questions spread over the masters."""
     rows = []
     with _masters(rig) as (servers, password), contextlib.ExitStack() as stack:
-        given = _Given(tuple(server.url for server in servers), shared=True, password=password)
+        given = _Given(
+            tuple(server.url for server in servers), shared=True, password=password, spread=effort.of(1.0, 0.0)
+        )
         clients = [stack.enter_context(contextlib.closing(_client(server))) for server in servers]
         for datasets in effort.of((1, 12, 96), (1, 3)):
             with _reading(rig, members, given, (1,) * _PROCESSES, datasets) as keys:
@@ -303,7 +307,7 @@ def _open(local: Local, place: Place, given: _Given, names: list[str], count: in
             cache = SharedCache(redis_, dataset, settings_of(place), present=given.present)
             cache.read(place.database.connection)
             caches.append(cache)
-            time.sleep(_SPREAD / (count * len(names)))
+            time.sleep(given.spread / (count * len(names)))
     local.things.update(caches=caches, place=place, client=client)
 
 
