@@ -14,6 +14,7 @@ from benchmarks import (
     memory,
     outage,
     race,
+    scaling,
     threads,
     wave,
 )
@@ -29,6 +30,7 @@ _IN_ORDER = (
     outage,
     fill,
     fleet,
+    scaling,
     wave,
     imports,
     memory,

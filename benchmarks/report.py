@@ -1,7 +1,7 @@
 """What came out: printed, and with ``--record`` kept as ``results.json``, in docs/performance.md, and as pictures.
 
-docs/performance.md has one place for each benchmark, between two markers, and one for the table of all goals; what
-stands around them is written by hand.
+docs/performance.md has one place for each benchmark, between two markers, and one for the table of all goals;
+docs/scaling.md has that of `scaling`, and one for the table of limits. What stands around them is written by hand.
 """
 
 import dataclasses
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import beside, pictures
+from benchmarks.limits import PLANNED, limits, readers_of_a_core
 from benchmarks.results import Goal, Result, Table, widths
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "performance.md"
+SCALING = ROOT / "docs" / "scaling.md"
 PICTURES = ROOT / "docs" / "performance"
 JSON = ROOT / "benchmarks" / "results.json"
 
@@ -43,18 +45,19 @@ def as_json(results: Sequence[Result], about: dict[str, Any]) -> str:
 def record(results: Sequence[Result], about: dict[str, Any]) -> None:
     """Keep what came out, and leave what other benchmarks found in an earlier run as it is.
 
-    Raises `ValueError` when docs/performance.md has no place for it.
+    Raises `ValueError` when its page has no place for it.
     """
     kept: dict[str, Any] = json.loads(JSON.read_text())["runs"] if JSON.exists() else {}
     for result in results:
         kept[result.name] = {"about": about, "result": dataclasses.asdict(result)}
-    page = rendered(PAGE.read_text(), kept)
+    pages = {PAGE: rendered(PAGE.read_text(), kept), SCALING: rendered_scaling(SCALING.read_text(), kept)}
     PICTURES.mkdir(exist_ok=True)
     for result in results:
         for picture in result.pictures:
             pictures.draw(picture, PICTURES)
     JSON.write_text(json.dumps({"runs": dict(sorted(kept.items()))}, indent=1, ensure_ascii=False) + "\n")
-    PAGE.write_text(page)
+    for path, page in pages.items():
+        path.write_text(page)
 
 
 def rendered(page: str, kept: dict[str, Any]) -> str:
@@ -65,11 +68,26 @@ def rendered(page: str, kept: dict[str, Any]) -> str:
     goals = [Goal(**goal) for run in kept.values() for goal in run["result"]["goals"]]
     if {"covered", "fresh"} <= kept.keys():
         goals.append(beside.beside_the_fresh(*(kept[name]["result"]["figures"] for name in ("covered", "fresh"))))
-    for name in kept:
+    for name in kept.keys() - {"scaling"}:
         page = _placed(page, name, _markdown(kept, name))
     page = _placed(page, "goals", _goals(sorted(goals, key=lambda goal: goal.number)))
     newest = max((run["about"] for run in kept.values()), key=lambda about: str(about["date"]))
     return _placed(page, "machine", _table(Table("", ("what", ""), tuple(newest["machine"].items()))).strip())
+
+
+def rendered_scaling(page: str, kept: dict[str, Any]) -> str:
+    """Give docs/scaling.md with what `kept` says in its places.
+
+    Raises `ValueError` when it has no place, or two, for something.
+    """
+    if "scaling" in kept:
+        page = _placed(page, "scaling", _markdown(kept, "scaling"))
+    if {"fleet", "scaling", "wave"} <= kept.keys():
+        figures = {name: kept[name]["result"]["figures"] for name in ("fleet", "scaling", "wave")}
+        commands = sorted({f"`{kept[name]['about']['command']}`, {kept[name]['about']['date']}" for name in figures})
+        said = f"{PLANNED:.0%} of one core is {readers_of_a_core(figures['fleet']):,} questions a second."
+        page = _placed(page, "limits", f"{'; '.join(commands)}:\n\n{said}\n\n{_table(limits(**figures)).strip()}")
+    return page
 
 
 def _markdown(kept: dict[str, Any], name: str) -> str:
@@ -105,6 +123,6 @@ def _placed(page: str, name: str, body: str) -> str:
     page, count = pattern.subn(lambda match: f"{match[1]}\n{body}\n\n{match[2]}", page)
     if count != 1:
         raise ValueError(
-            f"{PAGE.name} has {count} places for {name!r}, and must have one: <!-- bench:{name} --> … <!-- end -->"
+            f"the page has {count} places for {name!r}, and must have one: <!-- bench:{name} --> … <!-- end -->"
         )
     return page

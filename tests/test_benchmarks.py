@@ -75,8 +75,9 @@ def test_candidates_have_names_of_their_own_and_say_what_they_promise() -> None:
 
 def test_the_page_has_one_place_for_each_benchmark() -> None:
     """And for none that there is not."""
-    places = re.findall(r"<!-- bench:(\w+) -->", report.PAGE.read_text())
-    assert sorted(places) == sorted([*BENCHMARKS, "goals", "machine"])
+    pages = report.PAGE.read_text() + report.SCALING.read_text()
+    places = re.findall(r"<!-- bench:(\w+) -->", pages)
+    assert sorted(places) == sorted([*BENCHMARKS, "goals", "limits", "machine"])
 
 
 def test_the_page_shows_what_was_recorded_and_no_figure_of_it_was_written_by_hand() -> None:
@@ -85,6 +86,8 @@ def test_the_page_shows_what_was_recorded_and_no_figure_of_it_was_written_by_han
     assert kept.keys() == BENCHMARKS.keys()
     page = report.PAGE.read_text()
     assert report.rendered(page, kept) == page
+    scaling = report.SCALING.read_text()
+    assert report.rendered_scaling(scaling, kept) == scaling
 
 
 def test_the_times_that_the_readme_shows_are_those_that_were_recorded() -> None:
