@@ -1,11 +1,10 @@
-"""Fixtures with a real PostgreSQL: a server per session, a database with the schema loaded per test.
+"""Fixtures with a real PostgreSQL: a server per session, a database with the schema loaded and no rows per test.
 
 The server is `kcg_cache.embedded`'s. To run the same tests against a server of your own, give a superuser's
 address of it in `KCG_TEST_DSN`; they leave nothing behind in it.
 """
 
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from typing import Protocol
 
 import psycopg2
 import pytest
-from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in spite of its name
 from psycopg2.extensions import make_dsn
 
 from kcg_cache import queries
+from tests.pg_databases import Databases, new_name, run
 
 
 class PostgresServer(Protocol):
@@ -59,9 +58,9 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def pg_template(postgres_server: PostgresServer) -> Iterator[str]:
     """Give the name of a database with the schema loaded, to copy from; nobody may stay connected to it."""
-    name = _new_name("template")
+    name = new_name("template")
     # From template0 and in the locale that every system has, so that any server can make it.
-    _run(
+    run(
         postgres_server,
         "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'",
         name,
@@ -71,33 +70,33 @@ def pg_template(postgres_server: PostgresServer) -> Iterator[str]:
             cursor.execute(queries.load("schema"))
         yield name
     finally:
-        _run(postgres_server, "DROP DATABASE {} WITH (FORCE)", name)
+        run(postgres_server, "DROP DATABASE {} WITH (FORCE)", name)
 
 
 @pytest.fixture(scope="session")
 def pg_role(postgres_server: PostgresServer) -> Iterator[str]:
     """Give the name of a role with no rights but PUBLIC's, to `SET ROLE` to."""
-    name = _new_name("role")
-    _run(postgres_server, "CREATE ROLE {}", name)
+    name = new_name("role")
+    run(postgres_server, "CREATE ROLE {}", name)
     yield name
     # What it was granted or owned went with the databases of the tests.
-    _run(postgres_server, "DROP ROLE {}", name)
+    run(postgres_server, "DROP ROLE {}", name)
 
 
 @pytest.fixture(scope="session")
-def pg_strategy(postgres_server: PostgresServer) -> str:
-    """Give the option that halves the time of a copy: of files, past the log. A server before 15 knows no other."""
-    with closing(psycopg2.connect(postgres_server.dsn)) as conn:
-        return "STRATEGY FILE_COPY" if conn.server_version >= 150_000 else ""
+def pg_databases(postgres_server: PostgresServer, pg_template: str) -> Iterator[Databases]:
+    """Give the databases that tests use one after the other."""
+    databases = Databases(postgres_server, pg_template)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def pg_dsn(postgres_server: PostgresServer, pg_template: str, pg_strategy: str) -> Iterator[str]:
-    """Give a superuser's address of a new database with the schema loaded and no rows."""
-    name = _new_name("test")
-    _run(postgres_server, f"CREATE DATABASE {{}} TEMPLATE {{}} {pg_strategy}", name, pg_template)
+def pg_dsn(postgres_server: PostgresServer, pg_databases: Databases) -> Iterator[str]:
+    """Give a superuser's address of a database as new, with the schema loaded and no rows."""
+    name = pg_databases.take()
     yield postgres_server.dsn_for(name)
-    _run(postgres_server, "DROP DATABASE {} WITH (FORCE)", name)
+    pg_databases.give_back(name)
 
 
 @pytest.fixture
@@ -118,15 +117,3 @@ def pg_connect(pg_dsn: str) -> Iterator[Callable[[], Connection]]:
 def pg(pg_connect: Callable[[], Connection]) -> Connection:
     """Give a connection to a new database with the schema loaded and no rows."""
     return pg_connect()
-
-
-def _new_name(kind: str) -> str:
-    return f"kcg_{kind}_{secrets.token_hex(6)}"
-
-
-def _run(server: PostgresServer, statement: str, *names: str) -> None:
-    """Run one statement that no transaction may contain."""
-    with closing(psycopg2.connect(server.dsn)) as conn:
-        conn.autocommit = True
-        with conn.cursor() as cursor:
-            cursor.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
