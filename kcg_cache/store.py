@@ -6,6 +6,7 @@ driver leaves here as one of ours (`kcg_cache.redis_errors`), with the symptom t
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
