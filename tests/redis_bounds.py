@@ -52,11 +52,11 @@ class Silent:
 def measured(timeout: float) -> Iterator[Bound]:
     """Measure one call of each kind with this `redis_timeout`, in seconds."""
     with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(contextlib.closing(Silent())) for _ in range(3)]
+        *silent, master = [stack.enter_context(contextlib.closing(Silent())) for _ in range(4)]
         hosts = ",".join(f"{LOOPBACK}:{each.port}" for each in silent)
         yield _one("a single server", f"redis://{LOOPBACK}:{silent[0].port}", silent[:1], timeout)
         yield _one("three Sentinels", f"redis+sentinel://{hosts}/{SERVICE}", silent, timeout)
-        port = stack.enter_context(sentinel_of(LOOPBACK, silent[2].port, ""))
+        port = stack.enter_context(sentinel_of(LOOPBACK, master.port, ""))
         sentinels = f"{LOOPBACK}:{silent[0].port},{LOOPBACK}:{silent[1].port},{LOOPBACK}:{port}"
         url = f"redis+sentinel://{sentinels}/{SERVICE}?sentinel_password={SENTINEL_PASSWORD}"
         yield _one("two of three Sentinels, and the master", url, silent[:2], timeout)
