@@ -25,7 +25,7 @@ BEGIN
     FOREACH wanted IN ARRAY ARRAY['kcg_worker', 'kcg_operator', 'kcg_watcher', 'kcg_viewer'] LOOP
         BEGIN
             IF pg_catalog.to_regrole(wanted) IS NULL THEN
-                EXECUTE pg_catalog.format('CREATE ROLE %I NOLOGIN', wanted);
+                EXECUTE 'CREATE ROLE ' || pg_catalog.quote_ident(wanted) || ' NOLOGIN';
             END IF;
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
             NULL; -- another session has made it in between

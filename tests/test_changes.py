@@ -210,7 +210,7 @@ def test_a_user_without_rights_is_told_by_postgresql(conn: Connection, pg_role: 
     conn.commit()
     with pytest.raises(psycopg2.errors.InsufficientPrivilege, match="detection_models") as caught:
         carry_out(conn, Archive("loitering", "2.1.0"))
-    assert "needs SELECT on the three tables, and UPDATE" in caught.value.__notes__[0]
+    assert "needs SELECT on the three tables, and UPDATE" in " ".join(caught.value.__notes__)
 
 
 def test_the_model_itself_is_locked(conn: Connection, pg_connect: Callable[[], Connection]) -> None:
