@@ -74,7 +74,7 @@ def connect(url: str, timeout: float) -> "redis.Redis":
             **_DRIVER,
         )
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"redis_url {without_password(url)!r} cannot be used: {error}") from error
+        raise ConfigurationError(f"redis_url {without_password(url)!r} cannot be used: {error}") from None
 
 
 def _checked_client(client: Any) -> Any:

@@ -18,6 +18,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 from psycopg2.extensions import make_dsn
 
 from kcg_cache import queries
+from tests.secret_words import know
 
 
 class PostgresServer(Protocol):
@@ -53,6 +54,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     from kcg_cache.embedded import start_postgres  # noqa: PLC0415
 
     with start_postgres() as server:
+        know(server.password)
         yield server
 
 

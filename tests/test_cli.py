@@ -30,6 +30,7 @@ from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
 from tests.programs import NOBODY, SOURCE, Ended
 from tests.programs import ended as finished
+from tests.secret_words import checked
 from tests.waiting import eventually
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -157,7 +158,7 @@ class Terminal:
         """Give all that the process writes until it ends."""
         while self._read():
             pass
-        return self.shown
+        return checked(self.shown)
 
     def _read(self) -> bool:
         try:
