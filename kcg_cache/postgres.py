@@ -300,8 +300,12 @@ def connect(dsn: str = "", **defaults: int | str) -> Iterator[Any]:
         given = None
     # A bare '@' in a URL's password makes the rest of the password part of the host, and a bare '/' makes the beginning
     # of it the port and the rest the database: errors name them.
-    misread = given is None or "@" in given.get("host", "")[1:] or not _PORTS.fullmatch(given.get("port", ""))
-    if misread or _IN_THE_DATABASE.match(dsn):
+    if (
+        given is None
+        or "@" in given.get("host", "")[1:]
+        or _PORTS.fullmatch(given.get("port", "")) is None
+        or _IN_THE_DATABASE.match(dsn)
+    ):
         raise ConfigurationError(
             "the connection string is none that libpq reads: give keyword=value pairs or postgresql://…, "
             "with special characters of a password quoted (it is not shown, as it may hold one)"

@@ -67,7 +67,7 @@ def _searched(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return read_and_searched
 
 
-pytest.CaptureFixture.readouterr = _searched(pytest.CaptureFixture.readouterr)  # type: ignore[method-assign]
+pytest.CaptureFixture.readouterr = _searched(pytest.CaptureFixture.readouterr)  # type: ignore[method-assign,assignment]
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,7 @@ from kcg_cache import ConfigurationError, Settings, SharedCache, codec, queries
 from kcg_cache.cli import app
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.settings import variable_of
+from tests.pg_fixtures import PostgresServer
 from tests.secret_words import know, leaked
 
 pytestmark = [pytest.mark.operators, pytest.mark.once]
@@ -60,13 +61,18 @@ class Place:
 
 
 @pytest.fixture
-def place(client: Any, redis_url: str, pg_dsn: str) -> Iterator[Place]:
+def place(client: Any, redis_url: str, postgres_server: PostgresServer) -> Iterator[Place]:
     know(*SECRETS)
+    client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
+    yield Place(urlsplit(redis_url).netloc.rpartition("@")[2], postgres_server.dsn)
+    client.execute_command("ACL", "DELUSER", USER)
+
+
+@pytest.fixture
+def sample(place: Place, pg_dsn: str) -> Place:
     with contextlib.closing(psycopg2.connect(pg_dsn)) as conn, conn, conn.cursor() as cursor:
         cursor.execute(queries.load("sample_data"))
-    client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
-    yield Place(urlsplit(redis_url).netloc.rpartition("@")[2], pg_dsn)
-    client.execute_command("ACL", "DELUSER", USER)
+    return dataclasses.replace(place, dsn=pg_dsn)
 
 
 @pytest.fixture
@@ -94,16 +100,16 @@ def run(
     return run_all
 
 
-def test_what_goes_well_shows_no_secret(run: Run, place: Place, tmp_path: Path) -> None:
+def test_what_goes_well_shows_no_secret(run: Run, sample: Place, tmp_path: Path) -> None:
     """Each command, with a password in the URL, keys in environment and file, a password for PostgreSQL."""
     file = tmp_path / "keys"
     file.write_text(f"{OTHER_SIGNS}\n")
     environment = {
-        variable_of("redis_url"): place.url(more="?client_name=probe"),
+        variable_of("redis_url"): sample.url(more="?client_name=probe"),
         variable_of("signing_keys"): f"hex:{SIGNS.encode().hex()},file:{file}",
         "PGPASSWORD": WRONG,
     }
-    codes = run(place.dsn, *OUTPUTS, environment=environment)
+    codes = run(sample.dsn, *OUTPUTS, environment=environment)
     assert set(codes) <= {ExitCode.OK, ExitCode.FINDING}
     assert codes[:3] == [ExitCode.OK] * 3
 
@@ -171,15 +177,15 @@ def test_a_wrong_key_is_not_shown(run: Run, place: Place, keys: str, tmp_path: P
 
 
 def test_what_the_library_logs_raises_and_is_shows_no_secret(
-    place: Place, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    sample: Place, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also as a debugger, a crash reporter or a dump of the settings shows it: with the variables of our functions."""
     shown: list[str] = []
     settings = Settings(
-        redis_url=place.url(), namespace=namespace, signing_keys=(SIGNS.encode(), OTHER_SIGNS.encode()), lease=0
+        redis_url=sample.url(), namespace=namespace, signing_keys=(SIGNS.encode(), OTHER_SIGNS.encode()), lease=0
     )
     with caplog.at_level(logging.DEBUG), contextlib.closing(SharedCache(None, settings=settings)) as cache:
-        with contextlib.closing(psycopg2.connect(place.dsn)) as conn:
+        with contextlib.closing(psycopg2.connect(sample.dsn)) as conn:
             cache.read(conn)
             cache._store._client.hset(cache._store.keys.entry, "signature", "")
             assert cache.read(conn).source == "database"
@@ -187,7 +193,7 @@ def test_what_the_library_logs_raises_and_is_shows_no_secret(
             assert cache.metrics["entries_rejected"] == 1
         shown += [repr(cache), repr(settings), repr(cache.fleet()), repr(cache.inspect())]
         shown.append(str(dataclasses.asdict(settings)))
-    broken = settings.replace(redis_url=place.url(WRONG))
+    broken = settings.replace(redis_url=sample.url(WRONG))
     with caplog.at_level(logging.DEBUG), contextlib.closing(SharedCache(None, settings=broken)) as cache:
         with pytest.raises(Exception, match="password") as refused:
             cache.invalidate(wait=False)
