@@ -46,10 +46,10 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Modul
 
 @pytest.fixture
 def worker(backend: Backend, others: dict[str, ModuleType]) -> Worker:
-    def make(version: str, **changes: Any) -> Any:
+    def make(version: str, name: str = "numbers", **changes: Any) -> Any:
         module = others[version]
         settings = module.Settings(namespace=backend.settings.namespace, **changes)
-        dataset = module.Dataset("numbers", backend.source.load, transactional=False)
+        dataset = module.Dataset(name, backend.source.load, transactional=False)
         return module.SharedCache(backend.client, dataset, settings, system=backend.system)
 
     return make
@@ -224,12 +224,12 @@ def test_commands_show_what_another_version_left(
     """Its readers, fills and invalidates, and fields, kinds and answers that this version has never heard of."""
     if backend.name == "fakeredis":
         pytest.skip("the commands connect by a URL")
-    next_one = worker(NEXT, application="detector")
+    next_one = worker(NEXT, "active_versions", application="detector")
     next_one.read(None)
     next_one.invalidate(reason="by the next version", wait=False)
     backend.system.tick(1.1)
     next_one.read(None)
-    keys = backend.keys
+    keys = Keys.of(backend.settings.namespace, "active_versions")
     backend.client.hset(keys.entry, "checksum_of_the_future", "1")
     backend.client.xadd(keys.events, {"event": "merged", "time": "soon", "shards": "3"})
     backend.client.xadd(keys.invalidations, {"who": "w", "scope": "partial"})
@@ -240,10 +240,12 @@ def test_commands_show_what_another_version_left(
     monkeypatch.setenv(variable_of("redis_url"), request.getfixturevalue("valkey_server").url)
     monkeypatch.setenv(variable_of("namespace"), backend.settings.namespace)
     shown: dict[str, Any] = {}
-    for command in ("status", "fleet", "log"):
-        assert app.run([command, "--dataset", "numbers", "--json"]) in (ExitCode.OK, ExitCode.FINDING)
-        shown[command] = json.loads(capfd.readouterr().out)
+    for command in (["status"], ["fleet"], ["log"], ["doctor", "--only", "redis"]):
+        assert app.run([*command, "--json"]) in (ExitCode.OK, ExitCode.FINDING)
+        shown[command[0]] = json.loads(capfd.readouterr().out)
     assert shown["status"]["entry"]["format"] == NEXT_FORMAT
     assert "unknown to this version" in shown["status"]["entry"]["refused_because"]
     assert {reader["version"] for reader in shown["fleet"]["readers"]} >= {"0.9.9+next", "2.0"}
     assert "by the next version" in json.dumps(shown["log"])
+    (told,) = [finding for finding in shown["doctor"]["findings"] if finding["code"] == "KCG-E01"]
+    assert "upgrade kcg_cache here, or wherever it is older" in json.dumps(told)

@@ -25,8 +25,8 @@ BRIDGE: Changes = {
     "codec.py": [
         (
             "FORMATS = (ORJSON, STDLIB, ORJSON + _PACKED, STDLIB + _PACKED)",
-            f'NEXT = "{NEXT_FORMAT}"\n'
-            'FORMATS = tuple(kind + end for kind in (ORJSON, STDLIB, NEXT) for end in ("", _PACKED))',
+            """NEXT = "orjson2"
+FORMATS = tuple(kind + end for kind in (ORJSON, STDLIB, NEXT) for end in ("", _PACKED))""",
         ),
         (
             "rows = orjson.loads(data) if meaning(fmt) == ORJSON else",
