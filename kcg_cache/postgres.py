@@ -4,6 +4,7 @@ import contextlib
 import enum
 import inspect
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -283,6 +284,10 @@ def fetch(conn: Any, sql: str, *values: Any) -> list[dict[str, Any]]:
 ERRORS: tuple[type[Exception], ...] = (psycopg2.Error,)
 #: Seconds that `connect` tries one address of a server for, unless the caller or the environment names others.
 CONNECT_TIMEOUT = 5
+#: A port for each host, or for all of them.
+_PORTS = re.compile(r"[0-9, ]*")
+#: A URL with a bare '@' behind its first '/'.
+_IN_THE_DATABASE = re.compile(r"\w+://[^/?]*/[^?]*@")
 
 
 @contextlib.contextmanager
@@ -298,8 +303,14 @@ def connect(dsn: str = "", **defaults: int | str) -> Iterator[Any]:
         given = extensions.parse_dsn(dsn)
     except psycopg2.Error:
         given = None
-    # A bare '@' in a URL's password makes the rest of the password part of the host, which errors name.
-    if given is None or "@" in given.get("host", "")[1:]:
+    # A bare '@' in a URL's password makes the rest of the password part of the host, and a bare '/' makes the beginning
+    # of it the port and the rest the database: errors name them.
+    if (
+        given is None
+        or "@" in given.get("host", "")[1:]
+        or _PORTS.fullmatch(given.get("port", "")) is None
+        or _IN_THE_DATABASE.match(dsn)
+    ):
         raise ConfigurationError(
             "the connection string is none that libpq reads: give keyword=value pairs or postgresql://…, "
             "with special characters of a password quoted (it is not shown, as it may hold one)"

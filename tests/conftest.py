@@ -3,7 +3,7 @@
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kcg_cache.embedded import EmbeddedValkey, start_valkey
 from kcg_cache.keys import Keys
 from tests import forked
 from tests.doubles import Source, TickedSystem
+from tests.secret_words import checked, know, leaked
 
 pytest_plugins = ["tests.pg_fixtures"]
 
@@ -50,6 +51,31 @@ def pytest_sessionfinish() -> None:
     forked.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fail a test whose output, logged or printed, holds one of the secrets that the tests use."""
+    report = yield
+    if report.passed and any(leaked(text) for _, text in report.sections):
+        report.outcome = "failed"
+        report.longrepr = "a password or a key is in the output of this test, which is captured below"
+    return report
+
+
+def _searched(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Have what a test itself reads of its output be searched for secrets too."""
+
+    def read_and_searched(self: Any) -> Any:
+        captured = read(self)
+        for stream in captured:
+            checked(stream if isinstance(stream, str) else stream.decode(errors="replace"))
+        return captured
+
+    return read_and_searched
+
+
+pytest.CaptureFixture.readouterr = _searched(pytest.CaptureFixture.readouterr)  # type: ignore[method-assign,assignment]
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("KCG_CACHE_")]:
@@ -60,6 +86,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def valkey_server() -> Iterator[EmbeddedValkey]:
     """Give a real server that lives as long as the session; a test that breaks one starts its own."""
     with start_valkey() as server:
+        know(server.password)
         yield server
 
 

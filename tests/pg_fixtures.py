@@ -17,6 +17,7 @@ from psycopg2.extensions import make_dsn
 
 from kcg_cache import queries
 from tests.pg_databases import Databases, new_name, run
+from tests.secret_words import know
 
 
 class PostgresServer(Protocol):
@@ -52,6 +53,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     from kcg_cache.embedded import start_postgres  # noqa: PLC0415
 
     with start_postgres() as server:
+        know(server.password)
         yield server
 
 

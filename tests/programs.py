@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import kcg_cache
+from tests.secret_words import checked
 
 #: Where a new process finds the very package that this one tests.
 SOURCE = str(Path(kcg_cache.__file__).parent.parent)
@@ -22,7 +23,7 @@ class Ended:
 
 
 def ended(process: Any) -> Ended:
-    """Wait for a process with both streams captured, and give what it left."""
+    """Wait for a process with both streams captured, and give what it left: no secret."""
     with process:
         out, err = process.communicate()
-    return Ended(process.returncode, out.decode(), err.decode())
+    return Ended(process.returncode, checked(out.decode()), checked(err.decode()))

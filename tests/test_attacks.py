@@ -163,7 +163,7 @@ def test_the_attacks_work_where_there_are_no_keys(backend: Backend) -> None:
         attacked(backend, FORGERIES[name][0])
         assert version_of(backend.worker().read(None)) == 666
         backend.client.delete(backend.keys.entry)
-    attacked(backend, lambda backend, _: (aged(backend, 10_000), write(backend, load_us="999999999999999")))
+    attacked(backend, lambda backend, _: aged(backend, 10_000, load_us="999999999999999"))
     backend.source.version = 3
     assert version_of(backend.worker().read(None)) == 2
     assert version_of(reader(backend).read(None)) == 3
@@ -291,7 +291,7 @@ def test_a_lock_that_is_planted_again_and_again_costs_a_wait_and_a_load_of_ones_
         backend.system.tick(0.5)
 
     plant()
-    worker._store.await_event = plant  # type: ignore[method-assign]
+    worker._store.await_event = plant  # type: ignore[method-assign,assignment]
     assert version_of(worker.read(None)) == 1
     assert (worker.metrics["wait_timeouts"], worker.metrics["private_loads"]) == (1, 1)
     assert worker.metrics["waits"] <= 3 / 0.5

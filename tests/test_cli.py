@@ -31,6 +31,7 @@ from kcg_cache.settings import variable_of
 from tests import forked
 from tests.programs import NOBODY, Ended
 from tests.programs import ended as finished
+from tests.secret_words import checked
 from tests.waiting import eventually
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -185,7 +186,7 @@ class Terminal:
         """Give all that the process writes until it ends."""
         while self._read():
             pass
-        return self.shown
+        return checked(self.shown)
 
     def _read(self) -> bool:
         try:

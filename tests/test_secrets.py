@@ -6,7 +6,7 @@ files), through what goes well and what fails, in this process; then all that wa
 
 import contextlib
 import dataclasses
-import json
+import hmac
 import logging
 import traceback
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from kcg_cache import ConfigurationError, Settings, SharedCache, codec, queries
 from kcg_cache.cli import app
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.settings import variable_of
+from tests.pg_fixtures import PostgresServer
 from tests.secret_words import know, leaked
 
 pytestmark = [pytest.mark.operators, pytest.mark.once]
@@ -43,7 +44,7 @@ OUTPUTS: tuple[tuple[str, ...], ...] = (
     ("reload", "--dsn", "DSN"),
     ("verify", "--json", "--dsn", "DSN"),
     ("watch", "--once", "--dsn", "DSN"),
-    ("promote", "no-model", "v1", "--role", "champion", "--yes", "--dsn", "DSN"),
+    ("promote", "no-model", "v1", "--role", "CHALLENGER", "--yes", "--dsn", "DSN"),
 )
 Run = Callable[..., "list[ExitCode | int]"]
 
@@ -60,13 +61,18 @@ class Place:
 
 
 @pytest.fixture
-def place(client: Any, redis_url: str, pg_dsn: str) -> Iterator[Place]:
+def place(client: Any, redis_url: str, postgres_server: PostgresServer) -> Iterator[Place]:
     know(*SECRETS)
+    client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
+    yield Place(urlsplit(redis_url).netloc.rpartition("@")[2], postgres_server.dsn)
+    client.execute_command("ACL", "DELUSER", USER)
+
+
+@pytest.fixture
+def sample(place: Place, pg_dsn: str) -> Place:
     with contextlib.closing(psycopg2.connect(pg_dsn)) as conn, conn, conn.cursor() as cursor:
         cursor.execute(queries.load("sample_data"))
-    client.execute_command("ACL", "SETUSER", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all")
-    yield Place(urlsplit(redis_url).netloc, pg_dsn)
-    client.execute_command("ACL", "DELUSER", USER)
+    return dataclasses.replace(place, dsn=pg_dsn)
 
 
 @pytest.fixture
@@ -94,16 +100,16 @@ def run(
     return run_all
 
 
-def test_what_goes_well_shows_no_secret(run: Run, place: Place, tmp_path: Path) -> None:
+def test_what_goes_well_shows_no_secret(run: Run, sample: Place, tmp_path: Path) -> None:
     """Each command, with a password in the URL, keys in environment and file, a password for PostgreSQL."""
     file = tmp_path / "keys"
     file.write_text(f"{OTHER_SIGNS}\n")
     environment = {
-        variable_of("redis_url"): place.url(more="?client_name=probe"),
+        variable_of("redis_url"): sample.url(more="?client_name=probe"),
         variable_of("signing_keys"): f"hex:{SIGNS.encode().hex()},file:{file}",
         "PGPASSWORD": WRONG,
     }
-    codes = run(place.dsn, *OUTPUTS, environment=environment)
+    codes = run(sample.dsn, *OUTPUTS, environment=environment)
     assert set(codes) <= {ExitCode.OK, ExitCode.FINDING}
     assert codes[:3] == [ExitCode.OK] * 3
 
@@ -114,13 +120,11 @@ def test_what_goes_well_shows_no_secret(run: Run, place: Place, tmp_path: Path) 
         ("redis://leaky:{wrong}@{host}/0", ExitCode.REDIS),
         ("redis://:{wrong}@{host}/0", ExitCode.REDIS),
         ("redis://{host}/0?password={query}&username=leaky", ExitCode.REDIS),
-        ("redis://leaky:{wrong}@127.0.0.1:1/0?ssl_password={query}", ExitCode.CONFIGURATION),
         ("rediss://leaky:{wrong}@127.0.0.1:1/0?ssl_password={query}", ExitCode.REDIS),
         ("redis://leaky:{wrong}@no-such-host.invalid/0", ExitCode.REDIS),
         ("redis://leaky:{wrong}@127.0.0.1:port/0", ExitCode.CONFIGURATION),
-        ("redis://leaky:/{wrong}@127.0.0.1/0", ExitCode.CONFIGURATION),
+        ("redis://leaky:x/{wrong}@127.0.0.1/0", ExitCode.CONFIGURATION),
         ("http://leaky:{wrong}@127.0.0.1/0", ExitCode.CONFIGURATION),
-        ("redis://127.0.0.1:1/0?password={query}&nonsense={query}", ExitCode.CONFIGURATION),
         ("redis://127.0.0.1:1/0?socket_timeout={query}", ExitCode.CONFIGURATION),
         ("unix://leaky:{wrong}@/no/such/socket?password={query}", ExitCode.REDIS),
     ],
@@ -129,8 +133,9 @@ def test_a_redis_that_fails_shows_no_secret(run: Run, place: Place, url: str, co
     """Wrong passwords, no server, no URL; with the traceback that --debug shows."""
     given = url.format(wrong=WRONG, query=QUERY, host=place.host)
     environment = {variable_of("redis_url"): given, variable_of("signing_keys"): SIGNS}
-    commands = ("status",), ("status", "--redis", given), ("invalidate", "--no-wait", "--json")
-    assert run("", *commands, environment=environment) == [code] * 3
+    commands = ("status",), ("status", "--redis", given), ("invalidate", "--no-wait", "--reason", "r", "--json")
+    codes = run("", *commands, environment=environment)
+    assert codes == [code] * 3
 
 
 @pytest.mark.parametrize(
@@ -141,6 +146,7 @@ def test_a_redis_that_fails_shows_no_secret(run: Run, place: Place, url: str, co
         f"postgresql://u:{WRONG}@no-such-host.invalid/d",
         f"postgresql://u:p@{WRONG}@127.0.0.1/d",
         f"postgresql://u:{WRONG}/more@127.0.0.1/d",
+        f"postgresql://{WRONG}:12/{WRONG}@127.0.0.1/d",
         f"host=127.0.0.1 port=1 password={WRONG} sslpassword={QUERY}",
         f"host=127.0.0.1 port=1 pasword={WRONG}",
         f"host=127.0.0.1 password='{WRONG}",
@@ -152,7 +158,7 @@ def test_a_postgresql_that_fails_shows_no_secret(run: Run, place: Place, dsn: st
     """A wrong password, no server, and strings in which the password stands in a wrong place."""
     given = make_dsn(place.dsn, password=WRONG) if dsn == "WRONG PASSWORD" else dsn
     environment = {variable_of("redis_url"): place.url(), variable_of("signing_keys"): SIGNS}
-    commands = [command for command in OUTPUTS if "DSN" in command and command[0] != "doctor"]
+    commands = [command for command in OUTPUTS if command[0] in ("show", "promote")]
     codes = run(given, *commands, environment=environment)
     assert set(codes) <= {ExitCode.POSTGRES, ExitCode.CONFIGURATION}
     run(given, ("doctor", "--dsn", "DSN"), environment=environment)
@@ -171,23 +177,23 @@ def test_a_wrong_key_is_not_shown(run: Run, place: Place, keys: str, tmp_path: P
 
 
 def test_what_the_library_logs_raises_and_is_shows_no_secret(
-    place: Place, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    sample: Place, namespace: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also as a debugger, a crash reporter or a dump of the settings shows it: with the variables of our functions."""
     shown: list[str] = []
     settings = Settings(
-        redis_url=place.url(), namespace=namespace, signing_keys=(SIGNS.encode(), OTHER_SIGNS.encode()), lease=0
+        redis_url=sample.url(), namespace=namespace, signing_keys=(SIGNS.encode(), OTHER_SIGNS.encode()), lease=0
     )
     with caplog.at_level(logging.DEBUG), contextlib.closing(SharedCache(None, settings=settings)) as cache:
-        with contextlib.closing(psycopg2.connect(place.dsn)) as conn:
+        with contextlib.closing(psycopg2.connect(sample.dsn)) as conn:
             cache.read(conn)
             cache._store._client.hset(cache._store.keys.entry, "signature", "")
             assert cache.read(conn).source == "database"
             cache.invalidate(reason="r", wait=False)
             assert cache.metrics["entries_rejected"] == 1
         shown += [repr(cache), repr(settings), repr(cache.fleet()), repr(cache.inspect())]
-        shown += [str(dataclasses.asdict(settings)), json.dumps(dataclasses.asdict(settings), default=repr)[:0]]
-    broken = settings.replace(redis_url=place.url(WRONG))
+        shown.append(str(dataclasses.asdict(settings)))
+    broken = settings.replace(redis_url=sample.url(WRONG))
     with caplog.at_level(logging.DEBUG), contextlib.closing(SharedCache(None, settings=broken)) as cache:
         with pytest.raises(Exception, match="password") as refused:
             cache.invalidate(wait=False)
@@ -200,7 +206,7 @@ def test_what_the_library_logs_raises_and_is_shows_no_secret(
     def failing(*_: object) -> bool:
         raise LookupError
 
-    monkeypatch.setattr(codec.hmac, "compare_digest", failing)
+    monkeypatch.setattr(hmac, "compare_digest", failing)
     with pytest.raises(LookupError) as crashed:
         codec.check_signature(settings.signing_keys, "00", codec.Claim(*"abcdefgh"))
     shown.append(_with_variables(crashed.value))
