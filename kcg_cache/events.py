@@ -89,5 +89,6 @@ EVENTS = {
         ("error",),
     ),
 }
-#: A detail that any event may have: how many lines of it were left out since the last one (see `log.LINES`).
-SUPPRESSED = "suppressed"
+#: Details that any limited event may have: how many lines of it were left out before this one, and for how many seconds
+#: none is written after it (see `log.LINES`).
+SUPPRESSED, SILENT_FOR = "suppressed", "silent_for"
