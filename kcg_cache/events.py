@@ -4,22 +4,26 @@ docs/logging.md is held to it by a test, and so is every line of code that logs.
 """
 
 import logging
-from typing import NamedTuple
 
 
-class Event(NamedTuple):
+class Event:
     """What one line of the log is about."""
 
-    level: int
-    #: What happened, and what to do if anything.
-    meaning: str
-    #: The names of its details (`kcg_details`), which are kept from version to version.
-    details: tuple[str, ...] = ()
-    #: Whether no more than `log.LINES` a minute are written: what a lasting or flapping fault could repeat. What an
-    #: operator does himself is written each time.
-    limited: bool = True
-    #: It says that another event is over, and is written where that one was.
-    ends: str = ""
+    __slots__ = ("details", "ends", "level", "limited", "meaning")
+
+    def __init__(
+        self, level: int, meaning: str, details: tuple[str, ...] = (), *, limited: bool = True, ends: str = ""
+    ) -> None:
+        self.level = level
+        #: What happened, and what to do if anything.
+        self.meaning = meaning
+        #: The names of its details (`kcg_details`), which are kept from version to version.
+        self.details = details
+        #: Whether no more than `log.LINES` a minute are written: what a lasting or flapping fault could repeat. What an
+        #: operator does himself is written each time.
+        self.limited = limited
+        #: It says that another event is over, and is written where that one was.
+        self.ends = ends
 
 
 EVENTS = {
@@ -85,5 +89,6 @@ EVENTS = {
         ("error",),
     ),
 }
-#: A detail that any event may have: how many lines of it were left out since the last one (see `log.LINES`).
-SUPPRESSED = "suppressed"
+#: Details that any limited event may have: how many lines of it were left out before this one, and for how many seconds
+#: none is written after it (see `log.LINES`).
+SUPPRESSED, SILENT_FOR = "suppressed", "silent_for"

@@ -1,11 +1,12 @@
 """Log lines: one event, one stable name, one line; once per state where a fault would repeat it, and never a flood."""
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
 
-from kcg_cache.events import EVENTS, SUPPRESSED
+from kcg_cache.events import EVENTS, SILENT_FOR, SUPPRESSED
 from kcg_cache.system import SYSTEM
 
 _LOGGER = logging.getLogger("kcg_cache")
@@ -57,11 +58,10 @@ class Log:
                     return False
                 self._lasting.discard(declared.ends)
             if declared.limited:
-                left_out = self._passed(event)
-                if left_out is None:
+                more = self._passed(event)
+                if more is None:
                     return False
-                if left_out:
-                    details[SUPPRESSED] = left_out
+                details |= more
             self._lasting.add(event)
         if _LOGGER.isEnabledFor(declared.level):
             tail = "".join(f" {key}={_on_one_line(value)}" for key, value in details.items())
@@ -93,20 +93,22 @@ class Log:
         """Take a fresh lock: another thread of the parent may have held it at the fork, and is not here to let go."""
         self._lock = threading.Lock()
 
-    def _passed(self, event: str) -> int | None:
-        """Tell how many lines were left out before this one; None to leave this one out, too. Under the lock."""
+    def _passed(self, event: str) -> dict[str, int] | None:
+        """Give what a line tells of those that are left out; None to leave this one out, too. Under the lock."""
         now = self._now()
         window = self._windows.get(event)
+        more = {}
         if window is None or now >= window.began + WINDOW:
-            left_out = 0 if window is None else window.left_out
+            if window is not None and window.left_out:
+                more[SUPPRESSED] = window.left_out
             window = self._windows[event] = _Window(now)
-        else:
-            left_out = 0
         if window.written >= LINES:
             window.left_out += 1
             return None
         window.written += 1
-        return left_out
+        if window.written == LINES:
+            more[SILENT_FOR] = math.ceil(window.began + WINDOW - now)
+        return more
 
 
 def _on_one_line(value: object) -> str:

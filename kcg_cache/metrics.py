@@ -67,22 +67,38 @@ _SLOW = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 Kind = Literal["counter", "gauge", "histogram"]
 
 
-class Family(NamedTuple):
+# Plain classes, here and in `events`: a NamedTuple or a dataclass is made by running code that is made first, and every
+# process would pay for it at import.
+class Family:
     """One metric as a monitoring system sees it. Every sample has the labels `namespace` and `dataset`, too."""
 
-    #: By Prometheus's conventions, with the unit; a counter's samples end in ``_total``.
-    name: str
-    kind: Kind
-    help: str
-    labels: tuple[str, ...] = ()
-    #: Of a counter: which of `COUNTERS` make up the sample of each set of label values.
-    of: Mapping[tuple[str, ...], tuple[str, ...]] = {}
-    #: Of a counter that is kept apart by its labels: which of `LABELLED`.
-    by: str = ""
-    #: Of a histogram: upper bounds, in seconds; one more is without bound.
-    buckets: tuple[float, ...] = ()
-    #: Of a gauge: how the processes of one host are put together, as prometheus_client calls it.
-    together: Literal["", "livesum", "livemax"] = ""
+    __slots__ = ("buckets", "by", "help", "kind", "labels", "name", "of", "together")
+
+    def __init__(  # noqa: PLR0913 - each kind needs a few of them
+        self,
+        name: str,
+        kind: Kind,
+        help: str,  # noqa: A002 - what Prometheus calls it
+        labels: tuple[str, ...] = (),
+        *,
+        of: Mapping[tuple[str, ...], tuple[str, ...]] | None = None,
+        by: str = "",
+        buckets: tuple[float, ...] = (),
+        together: Literal["", "livesum", "livemax"] = "",
+    ) -> None:
+        #: By Prometheus's conventions, with the unit; a counter's samples end in ``_total``.
+        self.name = name
+        self.kind: Kind = kind
+        self.help = help
+        self.labels = labels
+        #: Of a counter: which of `COUNTERS` make up the sample of each set of label values.
+        self.of = of or {}
+        #: Of a counter that is kept apart by its labels: which of `LABELLED`.
+        self.by = by
+        #: Of a histogram: upper bounds, in seconds; one more is without bound.
+        self.buckets = buckets
+        #: Of a gauge: how the processes of one host are put together, as prometheus_client calls it.
+        self.together: Literal["", "livesum", "livemax"] = together
 
 
 def _counter(name: str, *, shown_as: str = "") -> Family:
@@ -196,26 +212,35 @@ class Of(NamedTuple):
     dataset: str
 
 
-class Distribution(NamedTuple):
+class Distribution:
     """What a histogram holds."""
 
-    #: Of each bucket alone, not of those below it too; one more than the family has bounds.
-    counts: tuple[int, ...]
-    sum: float
+    __slots__ = ("counts", "sum")
+
+    def __init__(self, counts: tuple[int, ...], sum_: float) -> None:
+        #: Of each bucket alone, not of those below it too; one more than the family has bounds.
+        self.counts = counts
+        self.sum = sum_
 
 
-class Sample(NamedTuple):
+class Sample:
     """One value of one family: `labels` are those of `Of` and then the family's."""
 
-    labels: tuple[str, ...]
-    value: float | Distribution
+    __slots__ = ("labels", "value")
+
+    def __init__(self, labels: tuple[str, ...], value: float | Distribution) -> None:
+        self.labels = labels
+        self.value = value
 
 
-class Collected(NamedTuple):
+class Collected:
     """One family and all its samples of one moment."""
 
-    family: Family
-    samples: list[Sample]
+    __slots__ = ("family", "samples")
+
+    def __init__(self, family: Family, samples: list[Sample]) -> None:
+        self.family = family
+        self.samples = samples
 
 
 class Totals:
@@ -282,7 +307,7 @@ def collected(found: Mapping[Of, tuple[Totals, Levels]]) -> list[Collected]:
     """Make every family of what each dataset's caches counted."""
     families = []
     for family in FAMILIES:
-        samples = []
+        samples: list[Sample] = []
         for of, (totals, levels) in found.items():
             match family.kind:
                 case "counter":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kcg_cache.events import SUPPRESSED
+from kcg_cache.events import SILENT_FOR, SUPPRESSED
 from kcg_cache.log import LINES, REMEMBERED, WINDOW, Log
 from tests.doubles import TickedSystem
 
@@ -54,10 +54,13 @@ class Lines(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.told: list[tuple[str, int]] = []
+        #: For how many seconds there is to be none after each.
+        self.silent: list[int] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep it."""
         self.told.append((record.kcg_event, record.kcg_details.get(SUPPRESSED, 0)))  # type: ignore[attr-defined]
+        self.silent.append(record.kcg_details.get(SILENT_FOR, 0))  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -83,6 +86,8 @@ def test_a_fault_that_is_told_of_again_and_again_fills_no_disk(lines: Lines) -> 
     system.tick(WINDOW)
     log.event("bad_params", "a row")
     log.event("bad_params", "a row")
+    assert [line for line, number in enumerate(lines.silent) if number] == [LINES - 1]
+    assert lines.silent[LINES - 1] == WINDOW
     assert lines.told[-2:] == [("bad_params", 1000 - LINES), ("bad_params", 0)]
 
 
