@@ -26,9 +26,8 @@ SMOKE = (
     "tests/test_store.py",
     "tests/test_contract.py",
     "tests/test_fetching.py",
-    "tests/test_doctor.py",
     "tests/test_rows.py",
-    "tests/test_log_command.py",
+    "tests/test_schemas.py",
 )
 
 
