@@ -22,7 +22,7 @@ print(*sys.version_info[:3], has_pip, sys.version_info.releaselevel, sys.executa
 
 @dataclass(frozen=True)
 class Python:
-    """One interpreter: its release as (major, minor, micro), its path, and whether it can make environments with pip."""
+    """One interpreter: its release (major, minor, micro), its path, whether it can make environments with pip."""
 
     release: tuple[int, int, int]
     path: str
