@@ -1,6 +1,7 @@
 """The command: scripts/matrix."""
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _tell(f"scripts/matrix: {error}")
         return 2
     if options.newest_python:
-        sys.stdout.write("".join(f"{python.path}\n" for python in found[-1:]))
-        return int(not found)
+        able = [python for python in found if python.has_pip or shutil.which("uv")]
+        sys.stdout.write("".join(f"{python.path}\n" for python in able[-1:]))
+        return int(not able)
     return _sizes(record=options.record) if options.sizes else _chosen(found, options)
 
 
@@ -120,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--record", action="store_true", help="write what came out into docs/compatibility/python.json and the page")
     add("--sizes", action="store_true", help="instead: count and measure what every extra brings")
-    add("--newest-python", action="store_true", help="instead: print the path of the newest Python that is here")
+    add("--newest-python", action="store_true", help="instead: print the path of the newest Python here")
     add("pytest", nargs="*", metavar="ARGUMENT", help="after --, for pytest")
     return parser
 

@@ -12,19 +12,21 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[2]
 
 _PROBE = """
-import sys
+import importlib.util, sys
 if sys.implementation.name != "cpython" or getattr(sys, "_is_gil_enabled", lambda: True)() is False:
     sys.exit(3)
-print(*sys.version_info[:3], sys.version_info.releaselevel, sys.executable, sep="\\n")
+has_pip = all(importlib.util.find_spec(name) for name in ("ensurepip", "venv"))
+print(*sys.version_info[:3], has_pip, sys.version_info.releaselevel, sys.executable, sep="\\n")
 """
 
 
 @dataclass(frozen=True)
 class Python:
-    """One interpreter: its release as (major, minor, micro), and its path."""
+    """One interpreter: its release (major, minor, micro), its path, whether it can make environments with pip."""
 
     release: tuple[int, int, int]
     path: str
+    has_pip: bool
 
     @property
     def minor(self) -> str:
@@ -74,10 +76,10 @@ def probe(path: str) -> Python | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     lines = done.stdout.splitlines()
-    if done.returncode or len(lines) != 5 or lines[3] != "final":
+    if done.returncode or len(lines) != 6 or lines[4] != "final":
         return None
     major, minor, micro = map(int, lines[:3])
-    return Python((major, minor, micro), lines[4])
+    return Python((major, minor, micro), lines[5], has_pip=lines[3] == "True")
 
 
 def _on_path(versions: Iterable[str]) -> Iterable[str]:
