@@ -77,11 +77,11 @@ def test_a_program_that_is_no_server_is_an_error(capsys: pytest.CaptureFixture[s
     assert "does not tell its version" in capsys.readouterr().err
 
 
-def test_the_tests_of_a_server_run_on_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_tests_of_a_server_run_on_it(capfd: pytest.CaptureFixture[str]) -> None:
     """One test, on the real backend alone and not on fakeredis."""
     arguments = ["--only", f"valkey-{extra().version}", "--", "tests/test_scripts.py", "-k", "a_resolved_floor_is_kept"]
     assert command.main(arguments) == 0
-    assert "| 1 | 0 | 0 | holds |" in capsys.readouterr().out
+    assert "| 1 | 0 | 0 | holds |" in capfd.readouterr().out
 
 
 def extra() -> programs.Program:
