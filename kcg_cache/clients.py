@@ -11,9 +11,7 @@ from typing import Any
 
 import redis
 import redis.asyncio
-from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.retry import Retry
 
 from kcg_cache import connecting, redis_url
 from kcg_cache.errors import ConfigurationError
@@ -243,22 +241,19 @@ def _single(place: Place, arguments: dict[str, Any]) -> Client:
         address: dict[str, Any] = {"unix_socket_path": place.socket}
     else:
         address = dict(zip(("host", "port"), place.addresses[0], strict=True))
-    return Client(redis.Redis(**address, db=place.db, retry=Retry(NoBackoff(), 0), **arguments))
+    return Client(redis.Redis(**address, db=place.db, **arguments))
 
 
 def _sentinel(place: Place, arguments: dict[str, Any]) -> Client:
     asking = connecting.for_sentinels(place, arguments)
-    sentinel: Any = _Sentinel(
-        place.addresses, sentinel_kwargs={"retry": Retry(NoBackoff(), 0), **asking}, db=place.db, **arguments
-    )
-    return SentinelClient(sentinel.master_for(place.service, retry=Retry(NoBackoff(), 0)))
+    sentinel: Any = _Sentinel(place.addresses, sentinel_kwargs=asking, db=place.db, **arguments)
+    return SentinelClient(sentinel.master_for(place.service))
 
 
 def _cluster(place: Place, arguments: dict[str, Any]) -> Client:
     def make() -> Any:
         client = redis.RedisCluster(
             startup_nodes=[_ClusterNode(*address) for address in place.addresses],
-            retry=Retry(NoBackoff(), 0),
             # A dataset is one slot: it lives on where others are not served.
             require_full_coverage=False,
             # Those of the URL, which may be names that lead elsewhere tomorrow; and no more are tried in one call.

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from kcg_cache.errors import ConfigurationError
 from kcg_cache.redis_url import Place
@@ -32,6 +34,7 @@ def arguments(place: Place, settings: Settings) -> dict[str, Any]:
     return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
+        "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
         **_DRIVER,
         **given,
@@ -43,10 +46,9 @@ def arguments(place: Place, settings: Settings) -> dict[str, Any]:
 
 def for_sentinels(place: Place, arguments: dict[str, Any]) -> dict[str, Any]:
     """Give the same for the Sentinels, whose users are others."""
-    of_master = ("username", "password", "credential_provider", "max_connections", "health_check_interval")
+    of_master = ("credential_provider", "max_connections", "health_check_interval")
     asking = {name: value for name, value in arguments.items() if name not in of_master}
-    named = {"username": place.sentinel_username, "password": place.sentinel_password}
-    return asking | {name: value for name, value in named.items() if value}
+    return asking | _hidden(place.sentinel_username, place.sentinel_password)
 
 
 # --- credentials ----------------------------------------------------------------------------------------------------
@@ -61,8 +63,14 @@ def _credentials(place: Place, settings: Settings) -> dict[str, Any]:
         except redis.AuthenticationError as error:
             raise ConfigurationError(str(error)) from error
         return {"credential_provider": provider}
-    password = settings.redis_password or place.password
-    return {name: value for name, value in (("username", username), ("password", password)) if value}
+    return _hidden(username, settings.redis_password or place.password)
+
+
+def _hidden(username: str | None, password: str | None) -> dict[str, Any]:
+    """Give credentials in a way that `repr` does not show: redis-py 6 writes those of a Sentinel into its errors."""
+    if not username and not password:
+        return {}
+    return {"credential_provider": redis.UsernamePasswordCredentialProvider(username, password)}
 
 
 class _PasswordFile(redis.CredentialProvider):

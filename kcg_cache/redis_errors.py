@@ -3,6 +3,7 @@
 import re
 
 import redis
+from redis.sentinel import MasterNotFoundError
 
 from kcg_cache.errors import StoreError, StoreNotReady, StoreRefused, StoreReplyError, StoreUnreachable
 
@@ -28,7 +29,6 @@ MAPPED: dict[type[Exception], _Mapped] = {
     _R.AuthenticationError: (StoreRefused, "denied"),
     _R.AuthorizationError: (StoreRefused, "denied"),
     _R.AuthenticationWrongNumberOfArgsError: (StoreRefused, "denied"),
-    _R.ExternalAuthProviderError: (StoreRefused, "denied"),
     _R.NoPermissionError: (StoreRefused, "denied"),
     _R.OutOfMemoryError: (StoreRefused, "memory"),
     _R.RedisError: (StoreReplyError, "reply"),
@@ -49,6 +49,7 @@ MAPPED: dict[type[Exception], _Mapped] = {
 
 #: By redis-py's release: names that older supported ones do not have.
 for _name, _mapped in {
+    "ExternalAuthProviderError": (StoreRefused, "denied"),
     "NoSuchFieldsetError": (StoreReplyError, "reply"),
     "IncorrectPolicyType": (StoreReplyError, "reply"),
 }.items():
@@ -106,7 +107,22 @@ _ADVICE = {
     "loading": "it is busy loading or running a script",
     "cluster": "the cluster does not serve the key now",
     "reply": "an answer that was not expected",
+    # Not symptoms, but what is behind one of them.
+    "sentinel": "a Sentinel refuses the password: it is the URL's sentinel_username and sentinel_password",
+    "sentinels": "no Sentinel that answers names the master",
+    "service": "no Sentinel has a master of that name that is up: SENTINEL MASTERS lists those there are",
 }
+
+
+def _no_master(error: Exception) -> StoreError:
+    """Say why the Sentinels name no master. redis-py's own text holds all that their clients were made with."""
+    what, _, of_each = str(error).partition(" : ")
+    errors = ", ".join(dict.fromkeys(re.findall(r"- (?:\w+:)?(\w+Error)\b", of_each)))
+    error.args = (f"{what}{errors and f' ({errors})'}",)
+    if "AuthenticationError" in errors:
+        return StoreRefused(f"Redis: {_ADVICE['sentinel']} ({error})", symptom="denied")
+    why = _ADVICE["sentinels" if errors else "service"]
+    return StoreUnreachable(f"Redis: {why} ({error})", symptom="connection")
 
 
 #: A cluster client that could not ask who holds what tells of that, and keeps the reason behind it.
@@ -117,6 +133,8 @@ def mapped(error: BaseException) -> StoreError:
     """Give the driver's error as ours; where its cluster client could ask no node, the reason for that."""
     while type(error) in _TOPOLOGY and isinstance(error.__cause__ or error.__context__, DRIVER_ERRORS):
         error = error.__cause__ or error.__context__ or error
+    if isinstance(error, MasterNotFoundError):
+        return _no_master(error)
     kind, symptom = next(
         (MAPPED[cls] for cls in type(error).__mro__ if cls in MAPPED), (StoreUnreachable, "connection")
     )

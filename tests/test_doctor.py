@@ -454,6 +454,12 @@ def test_the_default_settings_are_ok_beside_fast_servers() -> None:
         ({"ttl": 1}, "KCG-C03", NOTE, "1 s"),
         ({"mode": "bypass"}, "KCG-C04", WARNING, "switched off"),
         ({"lease": 0}, "KCG-C05", NOTE, "lease is 0"),
+        ({}, "KCG-C06", OK, "one server: a call takes 500 ms at most"),
+        ({"redis_url": "rediss://h"}, "KCG-C06", OK, "over TLS"),
+        ({"redis_url": "redis+sentinel://a/m"}, "KCG-C06", NOTE, "1 Sentinel of m: a call takes 1 s at most"),
+        ({"redis_url": "redis+sentinel://a,b,c/m"}, "KCG-C06", OK, "3 Sentinels of m: a call takes 2 s at most"),
+        ({"redis_url": "redis+cluster://a"}, "KCG-C06", NOTE, "1 cluster node: a call takes 1 s at most"),
+        ({"redis_url": "rediss+cluster://a,b"}, "KCG-C06", OK, "2 cluster nodes: a call takes 1.5 s at most"),
     ],
 )
 def test_deadlines_are_held_against_what_was_measured(

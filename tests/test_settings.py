@@ -13,6 +13,12 @@ def test_the_defaults_are_the_documented_ones() -> None:
     """They are part of the interface."""
     assert dataclasses.asdict(Settings()) == {
         "redis_url": "redis://127.0.0.1:6379/0",
+        "redis_username": "",
+        "redis_password": "",
+        "redis_password_file": "",
+        "redis_ca": "",
+        "redis_cert": "",
+        "redis_key": "",
         "namespace": "kcg",
         "ttl": 300,
         "lease": 1.0,
@@ -34,6 +40,12 @@ def test_every_setting_has_a_variable_and_arguments_win() -> None:
     """KCG_CACHE_ and the name in capitals."""
     environ = {
         "KCG_CACHE_REDIS_URL": "rediss://u:p@h:1/2",
+        "KCG_CACHE_REDIS_USERNAME": "worker",
+        "KCG_CACHE_REDIS_PASSWORD": "",
+        "KCG_CACHE_REDIS_PASSWORD_FILE": "/run/secrets/redis",
+        "KCG_CACHE_REDIS_CA": "/etc/ssl/ca.pem",
+        "KCG_CACHE_REDIS_CERT": "/etc/ssl/worker.pem",
+        "KCG_CACHE_REDIS_KEY": "/etc/ssl/worker.key",
         "KCG_CACHE_NAMESPACE": "n",
         "KCG_CACHE_TTL": "60",
         "KCG_CACHE_LEASE": "0.5",
@@ -62,6 +74,13 @@ WRONG: list[tuple[str, Any, str]] = [
     ("redis_url", "http://h", "redis://"),
     ("redis_url", "redis://h:port", "redis://"),
     ("redis_url", 5, "redis://"),
+    ("redis_url", "redis+sentinel://h:1/", "the name that the Sentinels have"),
+    ("redis_username", "a b", "without spaces"),
+    ("redis_password", "a\nb", "without line breaks"),
+    ("redis_password_file", "a\nb", "the path of a file"),
+    ("redis_ca", "/ca.pem", "begin redis_url with rediss"),
+    ("redis_cert", "/cert.pem", "begin redis_url with rediss"),
+    ("redis_key", "/key.pem", "none without redis_cert"),
     ("namespace", "", "letters"),
     ("namespace", "a{b}", "letters"),
     ("namespace", "a:b", "letters"),
@@ -104,7 +123,7 @@ def test_a_wrong_value_names_variable_value_and_what_is_allowed(name: str, value
     message = str(refused.value)
     assert variable_of(name) in message
     assert allowed in message
-    if name != "signing_keys":
+    if name not in ("signing_keys", "redis_password"):
         assert repr(value) in message
     if value is not None:
         with pytest.raises(SettingsError):
@@ -127,9 +146,21 @@ def test_a_misspelt_variable_is_an_error() -> None:
 def test_passwords_and_keys_are_shown_nowhere() -> None:
     """Neither in repr nor in errors."""
     secret = "-".join(["s3cr3t"] * 3)
-    settings = Settings(redis_url=f"redis://user:{secret}@h/0", signing_keys=(secret.encode(),))
+    settings = Settings(redis_url=f"redis://user:{secret}@h/0", redis_password=secret, signing_keys=(secret.encode(),))
     assert secret not in repr(settings)
-    for wrong in ({"redis_url": f"http://u:{secret}@h"}, {"signing_keys": secret[:5]}, {"signing_keys": (secret * 9,)}):
+    wrongs: list[dict[str, Any]] = [
+        {"redis_url": f"http://u:{secret}@h"},
+        {"redis_url": f"redis://u:a?{secret}@h"},
+        {"redis_url": f"redis://u:a#{secret}@h"},
+        {"redis_url": f"redis://u:a/{secret}@h"},
+        {"redis_url": f"redis://h/0?pasword={secret}"},
+        {"redis_url": f"redis+sentinel://h/?sentinel_password={secret}"},
+        {"redis_password": f"{secret}\n"},
+        {"redis_password": secret, "redis_password_file": "/f"},
+        {"signing_keys": secret[:5]},
+        {"signing_keys": (secret * 9,)},
+    ]
+    for wrong in wrongs:
         with pytest.raises(SettingsError) as refused:
             Settings(**wrong)
         assert secret[:5] not in str(refused.value)
@@ -145,6 +176,13 @@ def test_passwords_and_keys_are_shown_nowhere() -> None:
         ("redis://:pa@ss@h/0", "redis://:***@h/0"),
         ("redis://u:my/secret@h:6379/0", "redis://u:***@h:6379/0"),
         ("unix://u:p@/run/s.sock?db=1", "unix://u:***@/run/s.sock?db=***"),
+        ("redis://h:6379/0?password=p@ss", "redis://***"),
+        ("redis://u:my?secret@h:6379/0", "redis://***"),
+        (
+            "redis+sentinel://u:p@a:1,[::1]:2/master/3?sentinel_password=q",
+            "redis+sentinel://u:***@a:1,[::1]:2/master/3?sentinel_password=***",
+        ),
+        ("rediss+cluster://u:p@a:1,b:2?ssl_password=q", "rediss+cluster://u:***@a:1,b:2?ssl_password=***"),
     ],
 )
 def test_a_url_can_be_shown_without_its_password(url: str, shown: str) -> None:

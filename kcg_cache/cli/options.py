@@ -34,8 +34,9 @@ RedisUrl = Annotated[
         "--redis",
         metavar="URL",
         envvar=variable_of("redis_url"),
-        help=f"Redis or Valkey, redis://, rediss:// or unix://; without any, {_DEFAULTS['redis_url']}. "
-        "A password is safer in the variable: other users see arguments.",
+        help="Redis or Valkey: redis://, unix://, redis+sentinel:// or redis+cluster://; rediss… is over TLS; without "
+        f"any, {_DEFAULTS['redis_url']}. A password is safer in {variable_of('redis_password')}: other users see "
+        "arguments.",
     ),
 ]
 Namespace = Annotated[

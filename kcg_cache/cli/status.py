@@ -144,6 +144,8 @@ def _settings(settings: Settings) -> Iterator[tuple[str, Any, str]]:
             value = shown.count(len(value), "key") if value else None
         elif field.name == "redis_url":
             value = without_password(value)
+        elif field.name == "redis_password":
+            value = "given, not shown" if value else ""
         yield field.name, value, origin
 
 

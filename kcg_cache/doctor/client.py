@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from kcg_cache.doctor.findings import ERROR, NOTE, OK, WARNING, Finding, unchecked
+from kcg_cache.redis_url import parsed
 from kcg_cache.settings import Settings
-from kcg_cache.units import duration
+from kcg_cache.units import count, duration
 
 
 def examine(settings: Settings, pings: Sequence[float], load: float | None) -> Iterator[Finding]:
@@ -15,6 +16,7 @@ def examine(settings: Settings, pings: Sequence[float], load: float | None) -> I
     yield _ttl(settings, load)
     yield _mode(settings)
     yield _lease(settings)
+    yield _addresses(settings)
 
 
 def _redis_timeout(settings: Settings, pings: Sequence[float]) -> Finding:
@@ -80,3 +82,22 @@ def _lease(settings: Settings) -> Finding:
     if settings.lease == 0:
         return Finding("KCG-C05", NOTE, "lease is 0", "KCG_CACHE_LEASE=1.0: an invalidate waits that second out anyway")
     return Finding("KCG-C05", OK, f"lease is {duration(settings.lease)}")
+
+
+def _addresses(settings: Settings) -> Finding:
+    """Look at what the URL names: one server, or those who tell where it is."""
+    place = parsed(settings.redis_url)
+    if place.form == "single":
+        told = f"one server: a call takes {duration(settings.redis_timeout)} at most"
+        return Finding("KCG-C06", OK, told + (", over TLS" if place.tls else ""))
+    number = len(place.addresses)
+    who = (
+        f"{count(number, 'Sentinel')} of {place.service}" if place.form == "sentinel" else count(number, "cluster node")
+    )
+    most = duration((number + 1) * settings.redis_timeout)
+    told = f"{who}: a call takes {most} at most, {duration(settings.redis_timeout)} for each address and for the master"
+    told += ", over TLS" if place.tls else ""
+    if number == 1:
+        mend = "KCG_CACHE_REDIS_URL=…://host1:port,host2:port,host3:port…, unless this name leads to all that are up"
+        return Finding("KCG-C06", NOTE, told, mend)
+    return Finding("KCG-C06", OK, told)

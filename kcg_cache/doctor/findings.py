@@ -100,6 +100,11 @@ CHECKS: dict[str, Check] = {
     "KCG-C03": Check("Deadlines", "ttl", "after it somebody loads again, and readers wait for that load"),
     "KCG-C04": Check("Deadlines", "mode", "in `bypass` every read goes to the database, and nothing is shared"),
     "KCG-C05": Check("Deadlines", "lease", "without a lease every single read asks Redis"),
+    "KCG-C06": Check(
+        "Deadlines",
+        "addresses",
+        "behind one address that is gone nobody tells where the master is; each that is named may cost a deadline",
+    ),
     "KCG-P01": Check("PostgreSQL", "reachable", "a fill needs it; until the TTL the fleet reads on without"),
     "KCG-P02": Check("PostgreSQL", "version", "the queries use what PostgreSQL 13 and later have"),
     "KCG-P03": Check("PostgreSQL", "latency", "a load takes a few of these round trips"),

@@ -9,12 +9,14 @@ ROOT = Path(__file__).parent.parent.parent
 RULES = tuple(f"R{number}" for number in range(1, 17))
 
 _NEAR, _SCRIPTS, _CACHE = "tests/test_near.py", "tests/test_scripts.py", "tests/test_cache.py"
+_CLIENTS = "tests/test_clients.py"
 _STORE, _POSTGRES = "tests/test_store.py", "tests/test_postgres.py"
 #: Which tests are to notice a change of a file, cheapest first. All other files: `_CACHE`.
 _TESTS: dict[str, tuple[str, ...]] = {
     "kcg_cache/near.py": (_NEAR, _CACHE),
     "kcg_cache/outage.py": (_NEAR, _STORE, _CACHE),
-    "kcg_cache/clients.py": (_STORE, _SCRIPTS, _CACHE),
+    "kcg_cache/clients.py": (_CLIENTS, _STORE, _SCRIPTS, _CACHE),
+    "kcg_cache/connecting.py": (_CLIENTS, _STORE, _SCRIPTS, _CACHE),
     "kcg_cache/redis_errors.py": (_STORE, _SCRIPTS, _CACHE),
     "kcg_cache/store.py": (_STORE, _SCRIPTS, _CACHE),
     "kcg_cache/codec.py": ("tests/test_codec.py", _CACHE),
