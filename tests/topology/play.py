@@ -28,7 +28,7 @@ _LOG = Keys.of("soak", "active_versions").invalidations
 
 @dataclass(frozen=True)
 class Fleet(Options):
-    """What a fleet on a topology is told: who is beside a master that is cut off only reads plainly, and asks or leases.
+    """What a fleet on a topology is told: who is beside a master that is cut off reads plainly, and asks or leases.
 
     A forced read there, or one ahead of expiry, would load rows anew, and hide for how long old ones are served.
     """
