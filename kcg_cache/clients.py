@@ -258,8 +258,8 @@ def _cluster(place: Place, arguments: dict[str, Any]) -> Client:
             require_full_coverage=False,
             # Those of the URL, which may be names that lead elsewhere tomorrow; and no more are tried in one call.
             dynamic_startup_nodes=False,
-            # The first MOVED of a node that gave a slot away makes it ask for all of them.
-            reinitialize_steps=1,
+            # MOVED names the node that has the slot now, the only one that matters: nobody else need be asked.
+            reinitialize_steps=0,
             **arguments,
         )
         client.RedisClusterRequestTTL = CLUSTER_HOPS
