@@ -263,7 +263,9 @@ def test_what_config_says_is_judged(changes: dict[str, str], code: str, severity
     [
         ({}, {}, None, NOTE, "down-after-milliseconds"),
         ({}, {}, 30.0, OK, "below the failover time that was given (30 s)"),
-        ({}, {}, 10.0, WARNING, "not below"),
+        ({}, {}, 12.0, OK, "2 s or more below"),
+        ({}, {}, 11.0, WARNING, "not 2 s below the failover time that was given (11 s)"),
+        ({}, {"min-replicas-max-lag": "1"}, 2.9, WARNING, "not 2 s below"),
         ({}, {"min-replicas-max-lag": "0"}, 30.0, WARNING, "max-lag 0"),
         ({"min_slaves_good_slaves": "0"}, {}, 30.0, ERROR, "NOREPLICAS"),
         ({"cluster_enabled": "1"}, {}, None, OK, "cluster-node-timeout (15 s)"),

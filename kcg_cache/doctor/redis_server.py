@@ -179,6 +179,9 @@ def _persistence(info: Mapping[str, str], config: Mapping[str, str] | NotAllowed
 
 _SET_BOTH = "CONFIG SET min-replicas-to-write 1 min-replicas-max-lag {}, and CONFIG REWRITE, on every node"
 
+#: Seconds beyond `min-replicas-max-lag` for which a master that is cut off may go on (docs/failover.md).
+_GOES_ON = 2
+
 
 def _replicas(info: Mapping[str, str], config: Mapping[str, str] | NotAllowed, failover: float | None) -> Finding:
     """Hold `min-replicas-*` against the failover time (PROTOCOL R2)."""
@@ -216,14 +219,19 @@ def _replicas_by_info(info: Mapping[str, str], replicas: int, *, alone: bool) ->
 
 
 def _lag(seen: str, lag: int, failover: float | None, whose: str) -> Finding:
-    """Hold the lag after which a master refuses writes against the time after which another takes over."""
+    """Hold the lag after which a master refuses writes against the time after which another takes over.
+
+    It counts whole seconds, and looks once a second: it may go on for two seconds more than the lag.
+    """
     if failover is None:
-        told = f"{seen}; it must be below Sentinel's down-after-milliseconds, which cannot be seen from here"
+        told = f"{seen}; it must be 2 s below Sentinel's down-after-milliseconds, which cannot be seen from here"
         return Finding("KCG-R08", NOTE, told, "kcg-cache doctor --failover SECONDS, with what SENTINEL MASTERS says")
-    if lag >= failover:
-        told = f"{seen}, not below {whose} ({duration(failover)})"
-        return Finding("KCG-R08", WARNING, told, _SET_BOTH.format(max(1, int(failover) - 1)))
-    return Finding("KCG-R08", OK, f"{seen}, below {whose} ({duration(failover)})")
+    if lag + _GOES_ON > failover:
+        told = f"{seen}, not 2 s below {whose} ({duration(failover)}): both may serve for a while"
+        good = int(failover) - _GOES_ON
+        longer = f"let a failover begin after {lag + _GOES_ON} s or more"
+        return Finding("KCG-R08", WARNING, told, _SET_BOTH.format(good) if good > 0 else longer)
+    return Finding("KCG-R08", OK, f"{seen}, 2 s or more below {whose} ({duration(failover)})")
 
 
 def _connections(info: Mapping[str, str]) -> Finding:

@@ -3,25 +3,44 @@
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import redis
 from redis.crc import key_slot
 
 from kcg_cache.keys import Keys
 from tests.soak.crew import Crew
-from tests.topology.nodes import ADMIN, HOST, Node, new_password, new_port, start_node
+from tests.topology import network
+from tests.topology.nodes import ADMIN, FAR, HOST, Node, new_password, new_port, replica, start_node
 
 _MASTERS, _SLOTS = 3, 16384
-#: Milliseconds without an answer after which the others take a node for dead.
-NODE_TIMEOUT = 2000
 SLOT = key_slot(Keys.of("soak", "active_versions").entry.encode())
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What decides how long a failover takes, and how long a master that is cut off goes on."""
+
+    #: Milliseconds without an answer after which the others take a node for dead.
+    node_timeout: int = 2000
+    #: As for Sentinels. A master that has taken over has no replica until another comes.
+    min_replicas: int = 0
+    max_lag: int = 1
+
+    def options(self) -> tuple[str, ...]:
+        """Give the options of every node."""
+        return (
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", str(self.node_timeout)),
+            *("--min-replicas-to-write", str(self.min_replicas), "--min-replicas-max-lag", str(self.max_lag)),
+        )
 
 
 class Cluster:
     """The nodes, the first three of which begin as masters."""
 
-    def __init__(self, nodes: list[Node], password: str) -> None:
+    def __init__(self, nodes: list[Node], relays: network.Network, password: str) -> None:
         self.nodes = nodes
+        self._relays = relays
         self._password = password
         self.ids: list[str] = [node.ask("CLUSTER", "MYID").decode() for node in nodes]
 
@@ -31,11 +50,25 @@ class Cluster:
         return f"redis+cluster://{user}:{self._password}@{addresses}"
 
     def master(self) -> Node:
-        """Give the node that says it serves the slot; raises `LookupError` while none or two do."""
-        owners = [node for node in self.nodes if self._serves(node)]
-        if len(owners) != 1:
-            raise LookupError(f"{len(owners)} nodes say that they serve slot {SLOT}")
-        return owners[0]
+        """Give the node that says it serves the slot, of several the newest; raises `LookupError` while none does."""
+        owners = [(self._epoch(node), number) for number, node in enumerate(self.nodes) if self._serves(node)]
+        if not owners:
+            raise LookupError(f"no node says that it serves slot {SLOT}")
+        return self.nodes[max(owners)[1]]
+
+    def cut_off(self, node: Node) -> int:
+        """Let a node not hear the others nor be heard, nor by those who are far; give how many links that cut."""
+        number = self.nodes.index(node)
+        others = [one for one in range(len(self.nodes)) if one != number]
+        links = self._relays.cut(f"{number}", FAR, *map(replica, others))
+        links += self._relays.cut(f"{number} bus", *(self.ids[one] for one in others))
+        return links + sum(self._relays.cut(f"{one} bus", self.ids[number]) for one in others)
+
+    def join_again(self) -> None:
+        """Let everything through everywhere."""
+        for number in range(len(self.nodes)):
+            self._relays.cut(f"{number}")
+            self._relays.cut(f"{number} bus")
 
     def replica_of(self, master: Node) -> Node:
         """Give the node that follows this one."""
@@ -98,6 +131,10 @@ class Cluster:
     def _id(self, node: Node) -> str:
         return self.ids[self.nodes.index(node)]
 
+    def _epoch(self, node: Node) -> int:
+        mine = next(line for line in self._lines(node) if "myself" in line[2])
+        return int(mine[6])
+
     def _serves(self, node: Node) -> bool:
         try:
             mine = next(line for line in self._lines(node) if "myself" in line[2])
@@ -116,36 +153,40 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def started(_crew: Crew) -> Iterator[Cluster]:
+def started(crew: Crew, timing: Timing) -> Iterator[Cluster]:
     """Start all of it; who uses it waits until `is_whole`. It goes with this process, however that ends."""
     password = new_password()
+    ports = {f"{number}{bus}": new_port() for number in range(2 * _MASTERS) for bus in ("", " bus")}
+    relays = network.started(crew, ports)
+    buses = [relays.ports[f"{number} bus"] for number in range(2 * _MASTERS)]
     with contextlib.ExitStack() as stack:
         nodes: list[Node] = []
-        buses = []
-        for number in range(2 * _MASTERS):
-            buses.append(new_port())
+        for number, bus in enumerate(buses):
+            announced = relays.ports[f"{number}"]
             options = (
-                *("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT)),
-                *("--cluster-port", str(buses[-1])),
+                *timing.options(),
+                *("--cluster-port", str(ports[f"{number} bus"]), "--cluster-announce-bus-port", str(bus)),
+                *("--cluster-announce-ip", HOST, "--cluster-announce-port", str(announced)),
             )
-            nodes.append(stack.enter_context(contextlib.closing(start_node(number, password, options))))
+            node = start_node(number, password, options, port=ports[f"{number}"], announced=announced)
+            nodes.append(stack.enter_context(contextlib.closing(node)))
         for node, bus in zip(nodes[1:], buses[1:], strict=True):
             nodes[0].ask("CLUSTER", "MEET", HOST, node.announced, bus)
-        cluster = Cluster(nodes, password)
+        cluster = Cluster(nodes, relays, password)
         for number, master in enumerate(nodes[:_MASTERS]):
             first, last = _SLOTS * number // _MASTERS, _SLOTS * (number + 1) // _MASTERS - 1
             master.ask("CLUSTER", "ADDSLOTSRANGE", first, last)
-        for number, replica in enumerate(nodes[_MASTERS:]):
-            _follow(replica, cluster.ids[number])
+        for number, follower in enumerate(nodes[_MASTERS:]):
+            _follow(follower, cluster.ids[number])
         yield cluster
 
 
-def _follow(replica: Node, master: str) -> None:
+def _follow(follower: Node, master: str) -> None:
     """Make it a replica, as soon as it has heard of its master."""
     until = time.monotonic() + 30.0
     while True:
         try:
-            replica.ask("CLUSTER", "REPLICATE", master)
+            follower.ask("CLUSTER", "REPLICATE", master)
         except redis.exceptions.ResponseError:
             if time.monotonic() > until:
                 raise

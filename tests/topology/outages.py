@@ -173,7 +173,22 @@ class SlotMovedAtOnce(Outage):
         scene.until_whole()
 
 
+class CutOff(Outage):
+    name = "partitioned"
+    what = "the slot's master is cut off from every node and from every other client, and goes on beside the rest"
+    lasts = (5.0, 5.0)
+
+    def begin(self, scene: Any) -> None:
+        place, old = self.before(scene)
+        scene.hits(place.cut_off(old))
+        self.until_another(scene)
+
+    def end(self, scene: Any) -> None:
+        scene.topology.join_again()
+        scene.until_whole()
+
+
 #: By name.
 OF_CLUSTERS: dict[str, Fault] = {
-    fault.name: fault for fault in (SlotMoved(), SlotMovedAtOnce(), FailedOver(), MasterKilled())
+    fault.name: fault for fault in (SlotMoved(), SlotMovedAtOnce(), FailedOver(), MasterKilled(), CutOff())
 }

@@ -28,9 +28,9 @@ _LOG = Keys.of("soak", "active_versions").invalidations
 
 @dataclass(frozen=True)
 class Fleet(Options):
-    """What a fleet on a topology is told: who is beside a master that is cut off only reads plainly.
+    """What a fleet on a topology is told: who is beside a master that is cut off reads plainly, and asks or leases.
 
-    A forced read there would load rows anew, and hide for how long old ones are served.
+    A forced read there, or one ahead of expiry, would load rows anew, and hide for how long old ones are served.
     """
 
     def settings(self) -> dict[str, Any]:
@@ -43,8 +43,9 @@ class Fleet(Options):
     def worker(self, number: int) -> dict[str, Any]:
         """Give what is peculiar to one worker."""
         own = super().worker(number)
-        near = side_of(number) == NEAR
-        return own | {"plain_only": near, "keeps_connection": True, "batch": min(own["batch"], _BATCH)}
+        if side_of(number) == NEAR:
+            own |= {"plain_only": True, "threads": 1, "settings": {"lease": 1.0 if number else 0}}
+        return own | {"keeps_connection": True, "batch": min(own["batch"], _BATCH)}
 
 
 def side_of(number: int) -> str:

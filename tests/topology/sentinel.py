@@ -1,16 +1,14 @@
 """A master, two replicas and three Sentinels, each data server behind a relay; what an operator of servers does."""
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import redis
 
 from tests.soak.crew import Crew
-from tests.topology.network import Network
+from tests.topology import network
 from tests.topology.nodes import HOST, SENTINEL, Node, new_password, new_port, start_node, start_sentinel
 
 SERVICE = "kcg"
@@ -40,10 +38,10 @@ class Timing:
 class Sentinels:
     """The servers, and the relays in front of those with data."""
 
-    def __init__(self, nodes: list[Node], sentinels: list[Node], network: Network, password: str) -> None:
+    def __init__(self, nodes: list[Node], sentinels: list[Node], relays: network.Network, password: str) -> None:
         self.nodes = nodes
         self.sentinels = sentinels
-        self._network = network
+        self._relays = relays
         self._password = password
 
     def url(self, user: str) -> str:
@@ -82,8 +80,7 @@ class Sentinels:
 
     def cut(self, node: Node, *users: str) -> int:
         """Let nothing of these users through to a node, and all of everybody else; give how many links that cut."""
-        self._network.tell(cut=str(self.nodes.index(node)), users=users)
-        return int(_answer(self._network, "cut")["links"])
+        return self._relays.cut(str(self.nodes.index(node)), *users)
 
     def fail_over(self, *how: str) -> None:
         """Have a Sentinel fail the master over by order; `COORDINATED` has both servers hand over (Valkey 9)."""
@@ -109,14 +106,11 @@ def started(crew: Crew, timing: Timing) -> Iterator[Sentinels]:
     """Start all of it; who uses it waits until `is_whole`. It goes with this process, however that ends."""
     password = new_password()
     ports = [new_port() for _ in range(1 + _REPLICAS)]
-    upstream = {str(number): [HOST, port] for number, port in enumerate(ports)}
-    network = crew.start("network", "network", {"upstream": upstream}, member_type=Network)
-    assert isinstance(network, Network)
-    relays = _answer(network, "ready")["ports"]
+    relays = network.started(crew, {str(number): port for number, port in enumerate(ports)})
     with contextlib.ExitStack() as stack:
         nodes: list[Node] = []
         for number, port in enumerate(ports):
-            announced = relays[str(number)]
+            announced = relays.ports[str(number)]
             options = (*timing.options(), "--replica-announce-ip", HOST, "--replica-announce-port", str(announced))
             node = start_node(number, password, options, port=port, announced=announced)
             nodes.append(stack.enter_context(contextlib.closing(node)))
@@ -141,20 +135,9 @@ def started(crew: Crew, timing: Timing) -> Iterator[Sentinels]:
                 sentinel.ask("SENTINEL", "SET", SERVICE, name, value)
         # By order, the first is the one to go back to.
         nodes[0].ask("CONFIG", "SET", "replica-priority", 10)
-        yield Sentinels(nodes, sentinels, network, password)
+        yield Sentinels(nodes, sentinels, relays, password)
 
 
 def _pairs(flat: list[bytes]) -> dict[str, str]:
     texts = [part.decode() for part in flat]
     return dict(zip(texts[::2], texts[1::2], strict=True))
-
-
-def _answer(network: Network, event: str) -> dict[str, Any]:
-    """Read the network's next answer; nobody else reads from it."""
-    while True:
-        chunk = os.read(network.streams[0], 65536)
-        if not chunk:
-            raise RuntimeError(f"the network has ended: {network.complaints.decode(errors='replace')}")
-        for message in network.lines.feed(chunk):
-            if message["event"] == event:
-                return message
