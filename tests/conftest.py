@@ -18,6 +18,7 @@ from redis.retry import Retry
 from kcg_cache import Dataset, Settings, SharedCache, testing
 from kcg_cache.embedded import EmbeddedValkey, start_valkey
 from kcg_cache.keys import Keys
+from tests import forked
 from tests.doubles import Source, TickedSystem
 
 pytest_plugins = ["tests.pg_fixtures"]
@@ -42,6 +43,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(temporary.cleanup)
         home = Path(temporary.name)
     set_hypothesis_home_dir(home)
+
+
+def pytest_sessionfinish() -> None:
+    """End what command-line tests have forked from."""
+    forked.close()
 
 
 @pytest.fixture(autouse=True)

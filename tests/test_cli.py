@@ -28,7 +28,8 @@ from kcg_cache.cli import app
 from kcg_cache.cli.exits import ExitCode
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
-from tests.programs import NOBODY, SOURCE, Ended
+from tests import forked
+from tests.programs import NOBODY, Ended
 from tests.programs import ended as finished
 from tests.waiting import eventually
 
@@ -41,6 +42,13 @@ class Database:
 
     dsn: str
     connect: Callable[[], Connection]
+
+
+def terminal_of(columns: int) -> tuple[int, int]:
+    """Open a terminal so wide; give its two ends, the tests' and the program's."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+    return ours, theirs
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,16 @@ class Cli:
         )
 
     def __call__(self, *arguments: str, **environment: str) -> Ended:
-        """Run one command with both streams captured, as in a pipeline."""
+        """Run one command with both streams captured, as in a pipeline; in a fork if that is the same (forked.py)."""
+        given = {**self.environment, **environment}
+        server = forked.server()
+        if not server.serves(given):
+            return self.started(*arguments, **environment)
+        code, out, err = server.run(arguments, given)
+        return Ended(code, out.decode(), err.decode())
+
+    def started(self, *arguments: str, **environment: str) -> Ended:
+        """Do the same with a Python that is started for it."""
         return finished(self.start(*arguments, environment=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
 
     def json(self, *arguments: str) -> Any:
@@ -79,8 +96,7 @@ class Cli:
     @contextlib.contextmanager
     def on_terminal(self, *arguments: str, columns: int = 100, **environment: str) -> Iterator["Terminal"]:
         """Run one command with both streams on a terminal."""
-        ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
+        ours, theirs = terminal_of(columns)
         with self.start(*arguments, environment=environment, stdout=theirs, stderr=theirs) as process:
             os.close(theirs)
             try:
@@ -109,9 +125,21 @@ class Cli:
 
     def screen(self, *arguments: str, columns: int = 100, **environment: str) -> str:
         """Run one command that succeeds on a terminal, and give all that it wrote there."""
-        with self.on_terminal(*arguments, columns=columns, **environment) as terminal:
-            shown = terminal.rest()
-            assert terminal.process.wait() == 0, shown
+        given = {**self.environment, **environment}
+        server = forked.server()
+        if not server.serves(given):
+            with self.on_terminal(*arguments, columns=columns, **environment) as terminal:
+                shown = terminal.rest()
+                assert terminal.process.wait() == 0, shown
+            return shown
+        ours, theirs = terminal_of(columns)
+        try:
+            process = server.start(arguments, given, theirs, theirs)
+            os.close(theirs)
+            shown = Terminal(process, ours).rest()
+            assert process.wait() == 0, shown
+        finally:
+            os.close(ours)
         return shown
 
 
@@ -172,11 +200,8 @@ class Terminal:
 def cli(redis_url: str, namespace: str, tmp_path: Path) -> Cli:
     return Cli(
         {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": SOURCE,
+            **forked.ENVIRONMENT,
             "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            "TERM": "xterm-256color",
             "PGHOST": str(tmp_path),  # a directory without a socket: no server, whatever this machine runs
             variable_of("redis_url"): redis_url,
             variable_of("namespace"): namespace,

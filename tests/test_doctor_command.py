@@ -25,9 +25,10 @@ from kcg_cache.embedded import EmbeddedPostgres, EmbeddedValkey, start_replica, 
 from kcg_cache.keys import Keys
 from kcg_cache.settings import variable_of
 from kcg_cache.version import __version__
+from tests import forked
 from tests.pg_fixtures import PostgresServer
 from tests.pooling import PGBOUNCER, pgbouncer
-from tests.programs import NOBODY, SOURCE, Ended
+from tests.programs import NOBODY, Ended
 from tests.schemas import valid
 from tests.test_cli import ANSI, Cli
 from tests.waiting import eventually
@@ -93,11 +94,8 @@ def admin(server: EmbeddedValkey) -> Iterator[Any]:
 def cli(server: EmbeddedValkey, admin: Any, tmp_path: Path) -> Cli:
     return Cli(
         {
-            "PATH": os.environ.get("PATH", ""),
-            "PYTHONPATH": SOURCE,
+            **forked.ENVIRONMENT,
             "HOME": str(tmp_path),
-            "LANG": "C.UTF-8",
-            "TERM": "xterm-256color",
             "PGHOST": str(tmp_path),  # a directory without a socket: no server, whatever this machine runs
             variable_of("redis_url"): server.url,
             variable_of("namespace"): f"test-{secrets.token_hex(4)}",
