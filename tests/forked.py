@@ -176,6 +176,7 @@ def _serve(connection: socket.socket) -> tuple[list[str], dict[str, str], str, l
                 continue
             call, streams, *_ = socket.recv_fds(connection, _LONGEST, 3)
             if not call:
+                connection.close()
                 sys.exit(0)
             arguments, environment, directory = json.loads(call)
             assert threading.active_count() == 1

@@ -126,7 +126,10 @@ def test_what_goes_well_shows_no_secret(run: Run, sample: Place, tmp_path: Path)
         ("redis://leaky:x/{wrong}@127.0.0.1/0", ExitCode.CONFIGURATION),
         ("http://leaky:{wrong}@127.0.0.1/0", ExitCode.CONFIGURATION),
         ("redis://127.0.0.1:1/0?socket_timeout={query}", ExitCode.CONFIGURATION),
-        ("unix://leaky:{wrong}@/no/such/socket?password={query}", ExitCode.REDIS),
+        ("unix://leaky:{wrong}@/no/such/socket?password={query}", ExitCode.CONFIGURATION),  # two passwords
+        ("unix://leaky:{wrong}@/no/such/socket", ExitCode.REDIS),
+        ("redis+sentinel://leaky:{wrong}@127.0.0.1:1/name?sentinel_password={query}", ExitCode.REDIS),
+        ("redis+cluster://leaky:{wrong}@127.0.0.1:1", ExitCode.REDIS),
     ],
 )
 def test_a_redis_that_fails_shows_no_secret(run: Run, place: Place, url: str, code: ExitCode) -> None:
@@ -187,7 +190,7 @@ def test_what_the_library_logs_raises_and_is_shows_no_secret(
     with caplog.at_level(logging.DEBUG), contextlib.closing(SharedCache(None, settings=settings)) as cache:
         with contextlib.closing(psycopg2.connect(sample.dsn)) as conn:
             cache.read(conn)
-            cache._store._client.hset(cache._store.keys.entry, "signature", "")
+            cache._store._client.redis.hset(cache._store.keys.entry, "signature", "")
             assert cache.read(conn).source == "database"
             cache.invalidate(reason="r", wait=False)
             assert cache.metrics["entries_rejected"] == 1
