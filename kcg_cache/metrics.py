@@ -57,7 +57,7 @@ LABELLED = {
 KNOWN: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "tainted_reads": (("old snapshot",), ("uncommitted writes",), ("standby",)),
     "entries_rejected": tuple(
-        (reason,) for reason in ("digest", "format", "malformed", "oversized", "payload", "signature", "type")
+        (reason,) for reason in ("ahead", "digest", "format", "malformed", "oversized", "payload", "signature", "type")
     ),
 }
 

@@ -16,8 +16,9 @@ Bare = Callable[..., "subprocess.CompletedProcess[str]"]
 
 IMPORT_ALL = """
 import importlib, pkgutil, kcg_cache
+needs_extra = tuple(f"kcg_cache.{name}" for name in ("cli", "demo", "testing", "prometheus", "__main__"))
 for module in pkgutil.walk_packages(kcg_cache.__path__, "kcg_cache."):
-    if not module.name.startswith(("kcg_cache.cli", "kcg_cache.demo", "kcg_cache.testing", "kcg_cache.__main__")):
+    if not module.name.startswith(needs_extra):
         importlib.import_module(module.name)
         print(module.name)
 """
@@ -56,7 +57,7 @@ def _installed(place: Path, extras: tuple[str, ...]) -> Path:
 
 
 def test_without_any_extra_the_library_imports_and_reads(bare: Bare) -> None:
-    """All of it but the command line, the demo and the double for tests."""
+    """All of it but the command line, the demo, the double for tests and the adapter for Prometheus."""
     done = bare("-c", IMPORT_ALL)
     assert done.returncode == 0, done.stderr
     assert {"kcg_cache.api", "kcg_cache.doctor", "kcg_cache.watcher", "kcg_cache.embedded"} <= {*done.stdout.split()}
@@ -103,3 +104,13 @@ def test_the_double_for_tests_names_its_extra_and_needs_no_other(bare: Bare) -> 
     assert done.stderr.splitlines()[-1].endswith("pip install 'kcg-cache[testing]'")
     done = bare("-c", "from kcg_cache import testing; print(testing.fake_redis().ping())", extras=("testing",))
     assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr
+
+
+def test_the_adapter_for_prometheus_names_its_extra_and_needs_no_other(bare: Bare) -> None:
+    """kcg_cache.prometheus without prometheus_client, and with nothing but it."""
+    done = bare("-c", "import kcg_cache.prometheus", extras=("cli", "testing"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("pip install 'kcg-cache[prometheus]'")
+    script = "import kcg_cache.prometheus as adapter; adapter.export(); print(adapter.multiprocess())"
+    done = bare("-c", script, extras=("prometheus",))
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
