@@ -1,7 +1,5 @@
 """Whatever comes from PostgreSQL, end to end on real servers: the same rows cold and warm, or the driver's own error.
 
-pytestmark = pytest.mark.once
-
 An error reaches the caller as psycopg2 raised it, the fill lock is free at once, and nothing old or half is shared:
 whoever reads next, once the database is mended, fills.
 
@@ -36,6 +34,8 @@ import kcg_cache
 from kcg_cache import ACTIVE_VERSIONS, DatasetError, Settings, SharedCache, api, codec, postgres
 from kcg_cache.keys import Keys
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.once
 
 VERSIONS = "kcg.detection_model_versions"
 MEGABYTE = 1_000_000

@@ -38,6 +38,9 @@ from kcg_cache.embedded import (
 from kcg_cache.errors import ConfigurationError
 from tests.waiting import eventually
 
+# On the wheel the servers of every other test are started by what was installed.
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(kcg_cache.__file__).parent
 
 # How a program of its own comes by the servers: without the library around them, which it does not need, and which

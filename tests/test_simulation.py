@@ -1,5 +1,6 @@
 """The real code under a seeded scheduler (docs/simulation.md): no seed breaks a promise; planted faults are found."""
 
+import functools
 import subprocess
 import sys
 from collections import Counter
@@ -15,14 +16,14 @@ from tests.simulation.__main__ import described, main
 from tests.simulation.faults import FAULTS
 from tests.simulation.host import SimulatedHost
 from tests.simulation.plan import SCENARIOS, drawn
-from tests.simulation.run import Run, simulate
+from tests.simulation.run import Outcome, Run, simulate
 from tests.simulation.world import TIMED_OUT, Process, StuckError, World
 
 # What it simulates is the code, wherever that is installed: once is enough.
 pytestmark = pytest.mark.checkout
 
-#: Seeds of every test run, and how many of them one test does.
-SEEDS, BATCH = 3000, 100
+#: Seeds of every test run, and how many of them one test does. No planted fault needed more than the first 700.
+SEEDS, BATCH = 1500, 100
 TABLE = {mutation.name: mutation for mutation in load()}
 RECORDED = planted.recorded()
 
@@ -35,11 +36,17 @@ def _sample() -> list[str]:
     return [found[rule] for rule in RULES if rule in found]
 
 
+@functools.cache
+def _outcome(seed: int) -> Outcome:
+    """Simulate what two tests look at once: a seed is one schedule."""
+    return simulate(seed)
+
+
 @pytest.mark.parametrize("first", range(0, SEEDS, BATCH))
 def test_no_seed_breaks_a_promise(first: int) -> None:
     """Every read, invalidate, fill and statement is audited; of a seed that breaks something the schedule is shown."""
     for seed in range(first, first + BATCH):
-        outcome = simulate(seed)
+        outcome = _outcome(seed)
         if outcome.violations:
             schedule = "\n".join(described(simulate(seed, trace=True)))
             pytest.fail(f"{schedule}\nthe same again: scripts/simulate --seed {seed}", pytrace=False)
@@ -50,7 +57,7 @@ def test_the_seeds_come_to_whatever_can_happen() -> None:
     seen: Counter[str] = Counter()
     scenarios = set()
     for seed in range(400):
-        outcome = simulate(seed)
+        outcome = _outcome(seed)
         scenarios.add(outcome.plan.scenario)
         seen.update(outcome.counts)
         seen.update({f"metric {name}": count for name, count in outcome.metrics.items()})
