@@ -334,6 +334,15 @@ def test_keys_rotate() -> None:
         assert refused.value.reason == "signature"
 
 
+def test_where_unsigned_entries_are_accepted_a_wrong_signature_is_not() -> None:
+    """While a fleet rolls to keys (docs/signing.md)."""
+    check_signature([KEY], "", CLAIM, unsigned=True)
+    check_signature([KEY], sign([KEY], CLAIM), CLAIM, unsigned=True)
+    for wrong in ("00", sign([OTHER], CLAIM)):
+        with pytest.raises(EntryError, match="signing key"):
+            check_signature([KEY], wrong, CLAIM, unsigned=True)
+
+
 def test_the_digest_is_blake2b_128_of_the_payload() -> None:
     """The same on every host and across key rotations."""
     assert digest_of(b"") == "cae66941d9efbd404e4d88758ea67670"
