@@ -10,10 +10,12 @@ FIXTURES = {
 }
 #: Modules whose tests start their servers themselves, without a fixture.
 MODULES = {
-    "redis": {"test_embedded", "test_demo"},
+    "redis": {"test_clients", "test_demo", "test_doctor_provoked", "test_embedded", "test_topology"},
     "postgres": {"test_embedded", "test_demo"},
     "old redis": {"test_old_redis"},
 }
+#: Of the modules that are marked `operators` those that ask a server what no others do: rights, transactions, triggers.
+ASKING = {"test_changes", "test_committing", "test_doctor_command", "test_notify", "test_roles"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,13 +34,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_of_commands(item: pytest.Item) -> bool:
-    """Say whether a test starts operators' commands; the doctor's ask the server what no others do, and always stay."""
-    return item.get_closest_marker("operators") is not None and "test_doctor_command" not in item.nodeid
+    """Say whether a test only starts operators' commands, which ask a server nothing that others do not ask it too."""
+    return item.get_closest_marker("operators") is not None and _module(item) not in ASKING
+
+
+def _module(item: pytest.Item) -> str:
+    return item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
 
 
 def meets(item: pytest.Item, kind: str) -> bool:
     """Say whether a test runs on a real server of this kind."""
-    module = item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
+    module = _module(item)
     if any(module in modules for other, modules in MODULES.items() if other.startswith("old") and other != kind):
         return False
     if module in MODULES[kind] or FIXTURES[kind].intersection(getattr(item, "fixturenames", ())):
