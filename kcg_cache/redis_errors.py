@@ -69,7 +69,9 @@ _CODES: tuple[tuple[str, _Mapped], ...] = (
     ("CLUSTERDOWN", (StoreNotReady, "cluster")),
     ("TRYAGAIN", (StoreNotReady, "cluster")),
     ("NOPERM", (StoreRefused, "denied")),
-    ("ACL failure", (StoreRefused, "denied")),  # what NOPERM is called within a script
+    # What NOPERM is called within a script, from Redis 7.2 on and before.
+    ("ACL failure", (StoreRefused, "denied")),
+    ("The user executing the script", (StoreRefused, "denied")),
     ("No connection available", (StoreUnreachable, "pool")),  # a blocking pool's words
     ("NOAUTH", (StoreRefused, "denied")),
     ("WRONGPASS", (StoreRefused, "denied")),
@@ -131,6 +133,7 @@ _TOPOLOGY = (_R.RedisClusterException,)
 
 #: What is said where the server says that this user may not run a command, or not on a key.
 RIGHTS_HINT = "; `kcg-cache acl` prints what each role's user needs"
+_OF_RIGHTS = re.compile("permissions|The user executing the script")
 
 
 def mapped(error: BaseException) -> StoreError:
@@ -146,5 +149,5 @@ def mapped(error: BaseException) -> StoreError:
         code = _CODE.search(str(error))
         if code is not None:
             kind, symptom = _BY_CODE[code[1]]
-    rights = RIGHTS_HINT if symptom == "denied" and "permissions" in str(error) else ""
+    rights = RIGHTS_HINT if symptom == "denied" and _OF_RIGHTS.search(str(error)) else ""
     return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error}){rights}", symptom=symptom)

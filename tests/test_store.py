@@ -52,6 +52,8 @@ def test_every_symptom_is_a_row_of_the_outage_table() -> None:
         (redis.ResponseError("KCGINCARNATION this server"), StoreRefused, "incarnation"),
         (redis.ResponseError("OOM command not allowed when used memory > 'maxmemory'"), StoreRefused, "memory"),
         (redis.ResponseError("NOPERM this user has no permissions"), StoreRefused, "denied"),
+        (redis.ResponseError("ACL failure in script: User x has no permissions to run"), StoreRefused, "denied"),
+        (redis.ResponseError("The user executing the script can't run this command"), StoreRefused, "denied"),
         (redis.ResponseError("WRONGPASS invalid username-password pair"), StoreRefused, "denied"),
         (redis.AuthenticationError("invalid"), StoreRefused, "denied"),
         (redis.ResponseError("WRONGTYPE Operation"), StoreReplyError, "reply"),
