@@ -123,17 +123,6 @@ def test_an_environment_is_made_once_and_anew_for_another_lock(checkout: Checkou
     assert checkout.installs() == 3
 
 
-def test_a_copy_stands_alone(checkout: Checkout) -> None:
-    """Its scripts run its own Python, and the one that it was made of is as it was."""
-    assert checkout.ensure()[0] == 0
-    script = (checkout.directory / "bin" / "tool").read_text()
-    copy = checkout.root / "copy"
-    command = 'set -euo pipefail; . "$0/scripts/_environment"; copy_environment "$1" "$2"'
-    subprocess.run(["bash", "-c", command, PROJECT, checkout.directory, copy], env=checkout.environment, check=True)
-    assert (copy / "bin" / "tool").read_text() == f"#!{copy}/bin/python\n"
-    assert (checkout.directory / "bin" / "tool").read_text() == script
-
-
 def test_two_at_once_make_one_environment(checkout: Checkout) -> None:
     """The second waits for the first, and finds it made."""
     gate = checkout.gate()
