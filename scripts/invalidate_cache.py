@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> ExitCode:
     receipt = None
     with journal.kept():
         try:
-            with caches.opened(options.redis, options.namespace, options.dataset) as cache:
+            with caches.opened(options.redis, options.namespace, options.dataset, role="operator") as cache:
                 receipt = _withdrawn(cache, options.reason, options.retries, options.retry_delay)
                 if not receipt.logged:
                     say("warning: the deletion is confirmed, but the server had no room to log it (maxmemory?)")
