@@ -140,11 +140,21 @@ def test_two_at_once_make_one_environment(checkout: Checkout) -> None:
 
 def test_an_interrupted_making_leaves_nothing(checkout: Checkout) -> None:
     """Ctrl-C in the middle of an install exits 130, and what was begun is gone."""
-    checkout.gate()
+    gate = checkout.gate()
     process = checkout.start()
-    eventually(checkout.installs)
+
+    def opened() -> int | None:
+        """Open the gate once somebody waits at it: a signal before that might miss who is only about to be started."""
+        try:
+            return os.open(gate, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # ENXIO: nobody yet
+            return None
+
+    writer = eventually(opened)
+    assert writer is not None
     os.killpg(process.pid, signal.SIGINT)
     process.communicate()
+    os.close(writer)
     assert process.returncode == 130
     assert checkout.names() == set()
 
