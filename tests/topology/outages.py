@@ -111,18 +111,8 @@ OF_SENTINELS: dict[str, Fault] = {
 # --- of a Cluster -----------------------------------------------------------------------------------------------------
 
 
-class MasterKilled(Outage):
-    name, what = "killed", "the master of the slot is killed (SIGKILL), and started again when its replica serves it"
-
-    def begin(self, scene: Any) -> None:
-        _, old = self.before(scene)
-        old.server.kill()
-        self.until_another(scene)
-
-    def end(self, scene: Any) -> None:
-        assert scene.old is not None
-        scene.old.server.restart()
-        scene.until_whole()
+class MasterKilled(Killed):
+    what = "the master of the slot is killed (SIGKILL), and started again when its replica serves it"
 
 
 class FailedOver(Outage):
