@@ -267,7 +267,7 @@ def test_a_setting_of_the_server_is_found(
 def test_a_server_that_evicts_and_is_full_is_an_error(cli: Cli, admin: Any) -> None:
     """There every read costs three database loads."""
     admin.config_set("maxmemory-policy", "allkeys-lru")
-    admin.config_set("maxmemory", "1mb")
+    admin.config_set("maxmemory", admin.info("memory")["used_memory"] * 9 // 10)
     assert ask_redis(cli).wrong() == {"KCG-R05": "warning", "KCG-R06": "error"}
 
 
