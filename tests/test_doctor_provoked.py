@@ -1,6 +1,7 @@
 """Faults of servers that the doctor judges by what they say, provoked on real ones: their words are what it expects."""
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import redis
 
 from kcg_cache import Settings, SharedCache, doctor
 from kcg_cache.embedded import EmbeddedValkey, start_valkey
+from kcg_cache.embedded.binaries import find_valkey
 from kcg_cache.errors import InvalidateError, StoreUnreachable
 from tests.doubles import Source
 from tests.soak.servers import Clock, find_faketime
@@ -104,6 +106,8 @@ def test_a_clock_that_is_apart_is_noted(seconds: int, side: str) -> None:
     library = find_faketime()
     if library is None:
         pytest.skip("libfaketime is not installed")
+    if "jemalloc" in subprocess.run(["ldd", find_valkey()], text=True, capture_output=True, check=False).stdout:
+        pytest.skip("libfaketime and this server's allocator, jemalloc as a library, wait for each other")
     with contextlib.closing(Clock(library)) as clock, start_valkey(environment=clock.environment) as server:
         clock.step(seconds)
         found = finding(visited(server), "KCG-R11")
