@@ -31,6 +31,7 @@ from tests.pg_fixtures import PostgresServer
 from tests.pooling import PGBOUNCER, pgbouncer
 from tests.programs import NOBODY, Ended
 from tests.schemas import valid
+from tests.servers import numbers
 from tests.test_cli import ANSI, Cli
 from tests.waiting import eventually
 
@@ -315,11 +316,18 @@ ALL_KEYS = "~*"
 
 @pytest.mark.parametrize("role", ROLES)
 def test_the_rights_that_acl_prints_suffice(
-    cli: Cli, user: Callable[..., str], role: str, cache: SharedCache, pg: Connection, dsn: str
+    server: EmbeddedValkey,
+    cli: Cli,
+    user: Callable[..., str],
+    role: str,
+    cache: SharedCache,
+    pg: Connection,
+    dsn: str,
 ) -> None:
     """Without being an admin: CONFIG is not needed, and then not checked."""
     cache.read(pg)
-    rules = [*key_rules(role, Keys.of(cli.namespace, "active_versions")), *command_rules(role)]
+    modern = numbers(server.version) >= (7, 2)
+    rules = [*key_rules(role, Keys.of(cli.namespace, "active_versions")), *command_rules(role, modern=modern)]
     found = ask_redis(cli, "--for", role, KCG_CACHE_REDIS_URL=user(*rules))
     assert found.wrong() == {}
     assert found.severity(CODES[role]) == "ok"
