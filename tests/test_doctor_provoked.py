@@ -1,7 +1,6 @@
 """Faults of servers that the doctor judges by what they say, provoked on real ones: their words are what it expects."""
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -106,8 +105,8 @@ def test_a_clock_that_is_apart_is_noted(seconds: int, side: str) -> None:
     library = find_faketime()
     if library is None:
         pytest.skip("libfaketime is not installed")
-    if "jemalloc" in subprocess.run(["ldd", find_valkey()], text=True, capture_output=True, check=False).stdout:
-        pytest.skip("libfaketime and this server's allocator, jemalloc as a library, wait for each other")
+    if b"libjemalloc.so" in find_valkey().read_bytes():
+        pytest.skip("libfaketime does not work with a server that loads jemalloc as a library, as Debian's does")
     with contextlib.closing(Clock(library)) as clock, start_valkey(environment=clock.environment) as server:
         clock.step(seconds)
         found = finding(visited(server), "KCG-R11")
