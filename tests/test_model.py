@@ -14,7 +14,7 @@ from tests.model.configurations import LIVE, QUICK, RECURRING_LOCK
 from tests.model.mutations import MUTATIONS, VARIANTS
 
 # It knows nothing of how the library is installed: once is enough.
-pytestmark = pytest.mark.checkout
+pytestmark = [pytest.mark.checkout, pytest.mark.beside]
 
 #: The set in which leaving an optimisation out makes a difference.
 _SHOWS = {

@@ -16,7 +16,7 @@ from tests.topology.nodes import FAR, NEAR
 from tests.topology.probe import TAKEN, Change, Probe
 
 # It knows nothing of how the library is installed: once is enough.
-pytestmark = [pytest.mark.checkout, pytest.mark.slow]
+pytestmark = [pytest.mark.checkout, pytest.mark.slow, pytest.mark.beside]
 
 #: One near who asks every time, one far, one near with a lease.
 FLEET = play.Fleet(workers=3, operators=1, seed=2, pairs=False, quick=True)
