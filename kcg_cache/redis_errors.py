@@ -133,6 +133,8 @@ _TOPOLOGY = (_R.RedisClusterException,)
 
 #: What is said where the server says that this user may not run a command, or not on a key.
 RIGHTS_HINT = "; `kcg-cache acl` prints what each role's user needs"
+#: What is said where the server does not know a command.
+_AGE_HINT = "; a Redis older than 7.0 lacks commands that are needed: `kcg-cache doctor` says whether it is one"
 _OF_RIGHTS = re.compile("permissions|The user executing the script")
 
 
@@ -149,5 +151,7 @@ def mapped(error: BaseException) -> StoreError:
         code = _CODE.search(str(error))
         if code is not None:
             kind, symptom = _BY_CODE[code[1]]
-    rights = RIGHTS_HINT if symptom == "denied" and _OF_RIGHTS.search(str(error)) else ""
-    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error}){rights}", symptom=symptom)
+    hint = RIGHTS_HINT if symptom == "denied" and _OF_RIGHTS.search(str(error)) else ""
+    if symptom == "reply" and "unknown command" in str(error):
+        hint = _AGE_HINT
+    return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error}){hint}", symptom=symptom)

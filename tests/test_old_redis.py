@@ -10,7 +10,7 @@ import pytest
 from kcg_cache import Settings, SharedCache, doctor
 from kcg_cache.doctor.redis_server import OLDEST
 from kcg_cache.embedded import EmbeddedValkey, binaries, start_valkey
-from kcg_cache.errors import StoreRefused
+from kcg_cache.errors import StoreError
 from tests.compatibility import programs
 from tests.doubles import Source
 
@@ -62,6 +62,6 @@ def test_a_worker_reads_right_rows_without_an_old_redis(old_redis: EmbeddedValke
 def test_an_operator_is_told_that_an_old_redis_refuses(old_redis: EmbeddedValkey) -> None:
     """The error names the reason, so that nobody looks for it in the rights of a user."""
     cache = SharedCache(old_redis.url, Source().dataset(), Settings())
-    with closing(cache), pytest.raises(StoreRefused) as refused:
+    with closing(cache), pytest.raises(StoreError) as refused:
         cache.inspect()
-    assert "older than Redis 7.0" in str(refused.value)
+    assert "a Redis older than 7.0" in str(refused.value)
