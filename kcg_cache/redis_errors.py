@@ -85,7 +85,8 @@ _CODES: tuple[tuple[str, _Mapped], ...] = (
     ("UNKNOWN_CA", (StoreRefused, "certificate")),
     ("WRONG_VERSION_NUMBER", (StoreRefused, "certificate")),
 )
-_CODE = re.compile(r"(?<![A-Za-z])(" + "|".join(code for code, _ in _CODES) + r")(?![A-Za-z])")
+# A text that is compiled when an error is seen first: compiling takes longer than importing all else here.
+_CODE = r"(?<![A-Za-z])(" + "|".join(code for code, _ in _CODES) + r")(?![A-Za-z])"
 _BY_CODE = dict(_CODES)
 
 #: What a call of the driver raises.
@@ -135,7 +136,7 @@ _TOPOLOGY = (_R.RedisClusterException,)
 RIGHTS_HINT = "; `kcg-cache acl` prints what each role's user needs"
 #: What is said where the server does not know a command.
 _AGE_HINT = "; a Redis older than 7.0 lacks commands that are needed: `kcg-cache doctor` says whether it is one"
-_OF_RIGHTS = re.compile("permissions|The user executing the script")
+_OF_RIGHTS = "permissions|The user executing the script"
 
 
 def mapped(error: BaseException) -> StoreError:
@@ -148,10 +149,10 @@ def mapped(error: BaseException) -> StoreError:
         (MAPPED[cls] for cls in type(error).__mro__ if cls in MAPPED), (StoreUnreachable, "connection")
     )
     if symptom in ("reply", "connection"):
-        code = _CODE.search(str(error))
+        code = re.search(_CODE, str(error))
         if code is not None:
             kind, symptom = _BY_CODE[code[1]]
-    hint = RIGHTS_HINT if symptom == "denied" and _OF_RIGHTS.search(str(error)) else ""
+    hint = RIGHTS_HINT if symptom == "denied" and re.search(_OF_RIGHTS, str(error)) else ""
     if symptom == "reply" and "unknown command" in str(error):
         hint = _AGE_HINT
     return kind(f"Redis: {_ADVICE[symptom]} ({type(error).__name__}: {error}){hint}", symptom=symptom)

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 Form = Literal["single", "sentinel", "cluster"]
@@ -26,12 +26,12 @@ ALLOWED = (
 )
 _PORTS = {"single": 6379, "sentinel": 26379, "cluster": 6379}
 _ESCAPE = "one of : / ? # @ % or a comma in a name or password must be percent-escaped"
-_HOST = re.compile(r"[^\s,:/?#@\[\]]+")
-_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(%[\w.~-]+)?")
+# Compiled when a URL is read first, not at import.
+_HOST = r"[^\s,:/?#@\[\]]+"
+_ADDRESS = r"[0-9A-Fa-f:.]+(%[\w.~-]+)?"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a Redis is, as its URL says. `repr` shows no password."""
 
     form: Form
@@ -44,11 +44,16 @@ class Place:
     service: str = ""
     db: int = 0
     username: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     sentinel_username: str | None = None
-    sentinel_password: str | None = field(default=None, repr=False)
+    sentinel_password: str | None = None
     #: What else redis-py is to be told, as its keyword arguments.
-    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    options: Mapping[str, Any] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        hidden = ("password", "sentinel_password", "options")
+        shown = (f"{name}={value!r}" for name, value in self._asdict().items() if name not in hidden)
+        return f"Place({', '.join(shown)})"
 
 
 def parsed(url: str) -> Place:
@@ -110,7 +115,7 @@ def _address(text: str, port: int) -> tuple[str, int]:
     """Read ``host``, ``host:port``, ``[IPv6]`` or ``[IPv6]:port``."""
     if text.startswith("["):
         host, closed, end = text[1:].partition("]")
-        if not closed or not _ADDRESS.fullmatch(unquote(host)) or (end and not end.startswith(":")):
+        if not closed or not re.fullmatch(_ADDRESS, unquote(host)) or (end and not end.startswith(":")):
             raise ValueError("an IPv6 address is written as [address]:port")
         host, marked, number = unquote(host), end[:1], end[1:]
     else:
@@ -118,7 +123,7 @@ def _address(text: str, port: int) -> tuple[str, int]:
         host = unquote(host)
         if number.count(":"):
             raise ValueError(f"a port must be a number; an IPv6 address is written as [address]:port; {_ESCAPE}")
-        if not _HOST.fullmatch(host):
+        if not re.fullmatch(_HOST, host):
             raise ValueError("a host name is missing or is none")
     if not marked:
         return host, port

@@ -447,7 +447,7 @@ class Store:
         try:
             return self._run_looking(name, values, understood)
         except (StoreRefused, StoreReplyError) as error:
-            if not _LOOKING_REFUSED.search(str(error)):
+            if not re.search(_LOOKING_REFUSED, str(error)):
                 raise
             try:
                 return self._run(name, values, understood)
@@ -522,7 +522,7 @@ class Store:
 
 
 #: How a server says that scripts are not to be run in the form that may only read: no such right, or no such command.
-_LOOKING_REFUSED = re.compile(r"'eval(sha)?_ro' command|unknown command.{0,3}eval(sha)?_ro", re.IGNORECASE)
+_LOOKING_REFUSED = r"(?i)'eval(sha)?_ro' command|unknown command.{0,3}eval(sha)?_ro"
 
 #: The arguments of a caller that leaves no presence.
 _NO_PRESENCE: dict[str, str | bytes | int] = {"fleet": "", "reader": "", "held_us": 0, "presence": b""}
