@@ -20,7 +20,7 @@ from tests.simulation.run import Outcome, Run, simulate
 from tests.simulation.world import TIMED_OUT, Process, StuckError, World
 
 # What it simulates is the code, wherever that is installed: once is enough.
-pytestmark = [pytest.mark.checkout, pytest.mark.beside]
+pytestmark = pytest.mark.checkout
 
 #: Seeds of every test run, and how many of them one test does. No planted fault needed more than the first 700.
 SEEDS, BATCH = 1500, 100

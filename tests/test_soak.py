@@ -34,7 +34,7 @@ from tests.soak.tally import Applied, Tally
 from tests.waiting import eventually
 
 # It knows nothing of how the library is installed: once is enough.
-pytestmark = [pytest.mark.checkout, pytest.mark.beside]
+pytestmark = pytest.mark.checkout
 
 SHORT = ("--quick", "--no-pairs", "--scale", "0.3", "--workers", "4", "--json")
 
