@@ -79,8 +79,6 @@ class Settings:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = _CHECKS[field.name](field.name, getattr(self, field.name))
-            if field.name == "redis_url":
-                value = _Url(value)
             object.__setattr__(self, field.name, value)
         if self.wait_timeout < 2 * self.lock_ttl:
             raise _wrong(
@@ -157,6 +155,15 @@ class _Url(str):
         return repr(without_password(str(self)))
 
 
+class _Password(str):
+    """A password whose repr does not show it, in the same places."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'" if self else "''"
+
+
 def _names(names: set[str]) -> str:
     return ", ".join(sorted(names))
 
@@ -227,19 +234,25 @@ def _label(name: str, value: Any) -> str:
     return value.strip()
 
 
-def _line(allowed: str, characters: str, *, secret: bool = False) -> Callable[[str, Any], str]:
-    """Make a check of a text on one line whose every character matches; a `secret` one is not shown."""
+def _line(allowed: str, characters: str) -> Callable[[str, Any], str]:
+    """Make a check of a text on one line whose every character matches."""
 
     def check(name: str, value: Any) -> str:
         text = os.fspath(value) if isinstance(value, os.PathLike) else value
         if not isinstance(text, str) or not re.fullmatch(f"{characters}*", text):
-            raise _wrong(name, "<not shown>" if secret else value, allowed)
+            raise _wrong(name, value, allowed)
         return text
 
     return check
 
 
 _PRINTABLE = r"[^\x00-\x1f\x7f]"
+
+
+def _password(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(f"{_PRINTABLE}*", value):
+        raise _wrong(name, "<not shown>", "a password without line breaks and control characters")
+    return _Password(value)
 
 
 def _url(name: str, value: Any) -> str:
@@ -249,7 +262,7 @@ def _url(name: str, value: Any) -> str:
         redis_url.parsed(value)
     except ValueError as error:
         raise _wrong(name, without_password(value), f"{redis_url.ALLOWED}; {error}") from None
-    return value
+    return _Url(value)
 
 
 def _keys(name: str, value: Any) -> tuple[bytes, ...]:
@@ -263,7 +276,7 @@ def _keys(name: str, value: Any) -> tuple[bytes, ...]:
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "redis_url": _url,
     "redis_username": _line("a name without spaces", r"[^\s\x00-\x1f\x7f]"),
-    "redis_password": _line("a password without line breaks and control characters", _PRINTABLE, secret=True),
+    "redis_password": _password,
     "redis_password_file": _line("the path of a file", _PRINTABLE),
     "redis_ca": _line("the path of a file", _PRINTABLE),
     "redis_cert": _line("the path of a file", _PRINTABLE),

@@ -201,6 +201,12 @@ def test_what_the_library_logs_raises_and_is_shows_no_secret(
         with pytest.raises(Exception, match="password") as refused:
             cache.invalidate(wait=False)
         shown.append(_with_variables(refused.value))
+    apart = settings.replace(redis_url=f"redis://{USER}@{sample.host}/0", redis_password=WRONG)
+    shown += [repr(apart), str(dataclasses.asdict(apart)), f"{vars_of(apart)}"]
+    with caplog.at_level(logging.DEBUG), contextlib.closing(SharedCache(None, settings=apart)) as cache:
+        with pytest.raises(Exception, match="password") as refused:
+            cache.invalidate(wait=False)
+        shown.append(_with_variables(refused.value))
     for wrong in ({"redis_url": f"http://u:{WRONG}@h/"}, {"signing_keys": (SIGNS.encode(), b"short")}):
         with pytest.raises(ConfigurationError) as refused:
             Settings(**wrong)
@@ -214,6 +220,11 @@ def test_what_the_library_logs_raises_and_is_shows_no_secret(
         codec.check_signature(settings.signing_keys, "00", codec.Claim(*"abcdefgh"))
     shown.append(_with_variables(crashed.value))
     assert leaked("\n".join([*shown, caplog.text])) == []
+
+
+def vars_of(settings: Settings) -> dict[str, object]:
+    """Give what a debugger shows of them."""
+    return {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
 
 
 def _with_variables(error: BaseException) -> str:
