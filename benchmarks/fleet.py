@@ -3,7 +3,7 @@
 import contextlib
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,9 +149,21 @@ def _client(rig: Rig) -> Any:
 def _reading(rig: Rig, members: Sequence[Member], count: int, lease: float, *, spread: float) -> Iterator[None]:
     """Have so many readers read, divided among the processes, for the length of the block."""
     place = Place(rig.valkey.url, rig.database("S"), rig.namespace())
+    with reading(rig, members, _open, [(place, share, lease, spread) for share in shares(count, len(members))]):
+        yield
+
+
+@contextlib.contextmanager
+def reading(
+    rig: Rig, members: Sequence[Member], open_readers: Callable[..., None], each: Sequence[tuple[Any, ...]]
+) -> Iterator[None]:
+    """Have every process open its readers, with arguments of its own, and read with all of them until the block ends.
+
+    `open_readers` puts `caches` and `place` into the process's things, and a `client` that they share, if they do.
+    """
     rig.board.stop = False
-    for number, member in enumerate(members):
-        member.order(_open, place, len(range(number, count, len(members))), lease, spread)
+    for member, arguments in zip(members, each, strict=True):
+        member.order(open_readers, *arguments)
     for member in members:
         member.answer()
     for member in members:
@@ -164,6 +176,11 @@ def _reading(rig: Rig, members: Sequence[Member], count: int, lease: float, *, s
         for member in members:
             member.answer()
         all_call(members, _close)
+
+
+def shares(count: int, processes: int) -> list[int]:
+    """Divide so many readers among processes."""
+    return [len(range(number, count, processes)) for number in range(processes)]
 
 
 def _open(local: Local, place: Place, count: int, lease: float, spread: float) -> None:
@@ -188,6 +205,9 @@ def _read_on(local: Local) -> None:
 def _close(local: Local) -> None:
     for cache in local.things.pop("caches"):
         cache.close()
+    client = local.things.pop("client", None)
+    if client is not None:
+        client.close()
     local.things.pop("place").database.close()
 
 

@@ -18,7 +18,8 @@ from redis.retry import Retry
 
 from benchmarks.candidates import Place
 from benchmarks.candidates.kcg import settings_of
-from benchmarks.crew import Local, Member, all_call, clock
+from benchmarks.crew import Local, Member, clock
+from benchmarks.fleet import reading, shares
 from benchmarks.results import Result, Table, amount
 from benchmarks.rig import Effort, Rig
 from kcg_cache import ACTIVE_VERSIONS, SharedCache
@@ -111,7 +112,7 @@ def _replication(rig: Rig, members: Sequence[Member], effort: Effort, seconds: f
             _until(lambda: client.info("replication").get("slave0", {}).get("state") == "online")
             for present in (True, False):
                 with _reading(
-                    rig, members, _Given((master.url,), present=present, spread=spread), _share(readers)
+                    rig, members, _Given((master.url,), present=present, spread=spread), shares(readers, _PROCESSES)
                 ) as keys:
                     second = _second(client, seconds, keys)
                 each = second.replicated / second.questions if second.questions else 0.0
@@ -275,25 +276,9 @@ def _reading(
     """Have each process read with so many readers of each dataset for the length of the block; give their keys."""
     place = Place(given.urls[0], rig.database("S"), rig.namespace())
     names = [f"set-{number}" for number in range(datasets)]
-    rig.board.stop = False
-    for member, count in zip(members, readers, strict=True):
-        member.order(_open, place, given, names, count)
-    for member in members:
-        member.answer()
-    for member in members:
-        member.order(_read_on)
-    time.sleep(0.2)
-    try:
+    each = [(place, given, names, count) for count in readers]
+    with reading(rig, members, _open, each):
         yield [Keys.of(place.namespace, name) for name in names]
-    finally:
-        rig.board.stop = True
-        for member in members:
-            member.answer()
-        all_call(members, _close)
-
-
-def _share(readers: int) -> tuple[int, ...]:
-    return tuple(len(range(number, readers, _PROCESSES)) for number in range(_PROCESSES))
 
 
 def _open(local: Local, place: Place, given: _Given, names: list[str], count: int) -> None:
@@ -309,20 +294,3 @@ def _open(local: Local, place: Place, given: _Given, names: list[str], count: in
             caches.append(cache)
             time.sleep(given.spread / (count * len(names)))
     local.things.update(caches=caches, place=place, client=client)
-
-
-def _read_on(local: Local) -> None:
-    caches, connection = local.things["caches"], local.things["place"].database.connection
-    while not local.board.stop:
-        for cache in caches:
-            cache.read(connection)
-        time.sleep(0.002)
-
-
-def _close(local: Local) -> None:
-    for cache in local.things.pop("caches"):
-        cache.close()
-    client = local.things.pop("client")
-    if client is not None:
-        client.close()
-    local.things.pop("place").database.close()

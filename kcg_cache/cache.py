@@ -139,8 +139,6 @@ class SharedCache:
         self.dataset = dataset
         self._system = system
         self._now = system.now
-        url_or_client = self.settings.redis_url if redis is None else redis
-        self._store = Store(url_or_client, dataset.name, self.settings, now=system.now)
         self._near = Near(system)
         self._breaker = Breaker(self.settings.breaker_window, system)
         self._log = log = Log(dataset.name, system.stopwatch)
@@ -152,7 +150,13 @@ class SharedCache:
             partial(_levels, self._near, self._breaker, self.settings, system),
             lambda error: log.once("exporter_failed", "", "an exporter of the metrics raised", error=error),
         )
-        self._store.asked = partial(self.metrics.add, "scripts_read")
+        self._store = Store(
+            self.settings.redis_url if redis is None else redis,
+            dataset.name,
+            self.settings,
+            now=system.now,
+            asked=partial(self.metrics.add, "scripts_read"),
+        )
         self._presence = Presence(self.settings, self.metrics, system) if present else None
         self._slow = system.lock()
         self._handover: _Handover | None = None
@@ -743,8 +747,15 @@ class SharedCache:
         return Verifier(self._store, self.dataset, self.settings, self._system).peek()
 
     def lacking(self, role: str) -> tuple[str, ...]:
-        """Name what a role ("worker", …) needs and this user of Redis may not do; raises `StoreError`."""
-        return self._store.lacking(role)
+        """Name what a role ("worker", …) needs and this user of Redis may not do; () where the server does not tell.
+
+        Raises `StoreError`.
+        """
+        from kcg_cache import rights  # noqa: PLC0415 - a worker never asks, and would pay for it at import
+
+        commands = rights.granted(role, self._store.keys)
+        told = zip(commands, self._store.may(commands), strict=True)
+        return tuple(dict.fromkeys(rights.named(command, self._store.keys) for command, may in told if may is False))
 
     def history(self) -> "History":
         """Give a reader of what happened: invalidates, who did them and what came of them, and fills."""

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from redis.exceptions import NoPermissionError, NoScriptError
 
-from kcg_cache import clients, keys, lua, rights
+from kcg_cache import clients, keys, lua
 from kcg_cache.answers import (
     Answer,
     Current,
@@ -55,17 +55,23 @@ class Store:
     """The scripts of one dataset on one server. Every method raises `StoreError`, and nothing else of the driver's."""
 
     def __init__(
-        self, client_or_url: Any, dataset: str, settings: Settings, *, now: Callable[[], float] = SYSTEM.now
+        self,
+        client_or_url: Any,
+        dataset: str,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = SYSTEM.now,
+        asked: Callable[[], object] = lambda: None,
     ) -> None:
         self._now = now
+        #: Called before each `read` script is sent.
+        self._asked = asked
         self.keys = keys.Keys.of(settings.namespace, dataset)
         #: The KEYS of each script, as sent.
         self._key_names: dict[str, list[bytes]] = {}
         self._settings = settings
         #: The largest payload that is not fetched by itself.
         self.inline = INLINE
-        #: Called before each `read` script is sent.
-        self.asked: Callable[[], object] = lambda: None
         self._own_client = isinstance(client_or_url, str)
         if isinstance(client_or_url, str):
             self._client = clients.connect(settings.replace(redis_url=client_or_url))
@@ -114,7 +120,7 @@ class Store:
 
     def _ask(self, question: Question, inline: int) -> Answer:
         """Run the script once; a payload of b"" is yet to be fetched."""
-        self.asked()
+        self._asked()
         resolved = question.resolved
         return self._run(
             "read",
@@ -328,15 +334,6 @@ class Store:
                         answer = self.ask("ACL", "DRYRUN", _text(user), *command)
                         told[place] = None if isinstance(answer, NotAllowed) else answer == b"OK"
         return tuple(told)
-
-    def lacking(self, role: str) -> tuple[str, ...]:
-        """Name what a role needs and this user may not do, as far as the server tells; () where it is not known.
-
-        Raises `StoreError` for a server that does not answer.
-        """
-        commands = rights.granted(role, self.keys)
-        told = zip(commands, self.may(commands), strict=True)
-        return tuple(dict.fromkeys(rights.named(command, self.keys) for command, may in told if may is False))
 
     def _told_by_script(self, commands: Sequence[Sequence[str]]) -> list[bool | None]:
         """Ask in the form that may only read, and where this user may not use that, in the other."""

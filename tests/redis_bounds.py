@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import secrets
 import socket
 import sys
 import time
@@ -27,13 +28,23 @@ class Bound:
 
 
 class Silent:
-    """An address of the loopback that takes connections, and says nothing."""
+    """An address that takes connections, and says nothing.
+
+    It is one of its own among the loopback's: to a port of 127.0.0.1 come clients of servers that once had it, too.
+    """
 
     def __init__(self) -> None:
-        self._listener = socket.create_server((LOOPBACK, 0))
+        host = ".".join(map(str, (127, *(1 + secrets.randbelow(253) for _ in range(3)))))
+        self._listener = socket.create_server((host, 0))
         self._listener.setblocking(False)
+        self.host = host
         self.port: int = self._listener.getsockname()[1]
         self._taken: list[socket.socket] = []
+
+    @property
+    def address(self) -> str:
+        """Host and port, as a URL has them."""
+        return f"{self.host}:{self.port}"
 
     def tried(self) -> int:
         """Count the connections since it was asked last."""
@@ -53,16 +64,16 @@ def measured(timeout: float) -> Iterator[Bound]:
     """Measure one call of each kind with this `redis_timeout`, in seconds."""
     with contextlib.ExitStack() as stack:
         *silent, master = [stack.enter_context(contextlib.closing(Silent())) for _ in range(4)]
-        hosts = ",".join(f"{LOOPBACK}:{each.port}" for each in silent)
-        yield _one("a single server", f"redis://{LOOPBACK}:{silent[0].port}", silent[:1], timeout)
+        hosts = ",".join(each.address for each in silent)
+        yield _one("a single server", f"redis://{silent[0].address}", silent[:1], timeout)
         yield _one("three Sentinels", f"redis+sentinel://{hosts}/{SERVICE}", silent, timeout)
-        port = stack.enter_context(sentinel_of(LOOPBACK, master.port, ""))
-        sentinels = f"{LOOPBACK}:{silent[0].port},{LOOPBACK}:{silent[1].port},{LOOPBACK}:{port}"
+        port = stack.enter_context(sentinel_of(master.host, master.port, ""))
+        sentinels = f"{silent[0].address},{silent[1].address},{LOOPBACK}:{port}"
         url = f"redis+sentinel://{sentinels}/{SERVICE}?sentinel_password={SENTINEL_PASSWORD}"
         yield _one("two of three Sentinels, and the master", url, silent[:2], timeout)
         yield _one("three nodes of a Cluster, at the first call", f"redis+cluster://{hosts}", silent, timeout)
         node = stack.enter_context(cluster_of_one())
-        url = f"redis+cluster://:{node.password}@{node.host}:{node.port},{LOOPBACK}:{silent[0].port}"
+        url = f"redis+cluster://:{node.password}@{node.host}:{node.port},{silent[0].address}"
         with contextlib.closing(_store(url, max(timeout, 5.0))) as store:
             store.inspect(1)
             made = store._client.redis

@@ -9,6 +9,7 @@ import pytest
 from kcg_cache.events import SILENT_FOR, SUPPRESSED
 from kcg_cache.log import LINES, REMEMBERED, WINDOW, Log
 from tests.doubles import TickedSystem
+from tests.journals import hearing
 
 
 @pytest.mark.parametrize(
@@ -31,18 +32,14 @@ def test_a_line_stays_one_line(caplog: pytest.LogCaptureFixture, told: object, s
     assert record.kcg_details == {"source": told}  # type: ignore[attr-defined]
 
 
-def test_what_was_no_utf_8_can_be_written() -> None:
+def test_what_was_no_utf_8_can_be_written(caplog: pytest.LogCaptureFixture) -> None:
     """A handler of a UTF-8 stream refuses lone surrogates, and the line would be lost."""
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     handler = logging.StreamHandler(stream)
     errors: list[logging.LogRecord] = []
     handler.handleError = errors.append  # type: ignore[method-assign,assignment]
-    logger = logging.getLogger("kcg_cache")
-    logger.addHandler(handler)
-    try:
+    with hearing(handler, caplog):
         Log("numbers").event("oversized", "", source=b"\xff".decode(errors="surrogateescape"))
-    finally:
-        logger.removeHandler(handler)
     assert not errors
     stream.seek(0)
     assert stream.read() == "oversized numbers:  source=\\udcff\n"
@@ -66,13 +63,8 @@ class Lines(logging.Handler):
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture) -> Iterator[Lines]:
     """Give what is written from INFO on."""
-    lines, logger = Lines(), logging.getLogger("kcg_cache")
-    with caplog.at_level(logging.INFO, "kcg_cache"):
-        logger.addHandler(lines)
-        try:
-            yield lines
-        finally:
-            logger.removeHandler(lines)
+    with hearing(Lines(), caplog) as lines:
+        yield lines
 
 
 def test_a_fault_that_is_told_of_again_and_again_fills_no_disk(lines: Lines) -> None:

@@ -13,6 +13,7 @@ from kcg_cache.outage import Operation
 from kcg_cache.store import Store
 from tests.conftest import Backend
 from tests.doubles import EagerSystem, fail, once
+from tests.journals import hearing
 from tests.waiting import eventually
 
 REFUSED = StoreRefused("may not", symptom="denied")
@@ -52,13 +53,8 @@ class Journal(logging.Handler):
 @pytest.fixture
 def journal(caplog: pytest.LogCaptureFixture) -> Iterator[Journal]:
     """Give the lines that kcg_cache writes from INFO on."""
-    journal, logger = Journal(), logging.getLogger("kcg_cache")
-    with caplog.at_level(logging.INFO, "kcg_cache"):
-        logger.addHandler(journal)
-        try:
-            yield journal
-        finally:
-            logger.removeHandler(journal)
+    with hearing(Journal(), caplog) as journal:
+        yield journal
 
 
 def refusing(*_arguments: Any, **_named: Any) -> Any:

@@ -15,6 +15,7 @@ import kcg_cache
 from kcg_cache.events import EVENTS
 from kcg_cache.log import LINES, REMEMBERED, WINDOW, Log
 from tests import pages
+from tests.journals import hearing
 
 pytestmark = [pytest.mark.checkout, pytest.mark.once]
 
@@ -85,19 +86,15 @@ def test_an_event_that_ends_another_ends_one_that_there_is() -> None:
     assert {event.ends for event in EVENTS.values()} - {""} <= set(EVENTS)
 
 
-def test_the_formatter_that_the_page_shows_gives_one_object_a_line() -> None:
+def test_the_formatter_that_the_page_shows_gives_one_object_a_line(caplog: pytest.LogCaptureFixture) -> None:
     """Whatever the details are."""
     page = (DOCS / "logging.md").read_text(encoding="utf-8")
     (form,) = re.findall(r'^        ("%.*"),$', page, re.MULTILINE)
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(ast.literal_eval(form), json_default=str))
-    logger = logging.getLogger("kcg_cache")
-    logger.addHandler(handler)
-    try:
+    with hearing(handler, caplog):
         Log("numbers").event("load_failed", "a line\nand another", error=ValueError("no\nrelation"), rows=b"\xff")
-    finally:
-        logger.removeHandler(handler)
     (line,) = stream.getvalue().splitlines()
     shown = json.loads(line)
     assert (shown["kcg_event"], shown["kcg_dataset"]) == ("load_failed", "numbers")

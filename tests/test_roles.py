@@ -28,7 +28,6 @@ from kcg_cache.keys import Keys
 from kcg_cache.listening import Stop
 from kcg_cache.rights import ROLES, command_rules, granted, key_rules
 from kcg_cache.settings import variable_of
-from kcg_cache.store import Store
 from kcg_cache.watcher import Event, Watcher
 from tests.doubles import Source
 from tests.pg_fixtures import PostgresServer
@@ -453,13 +452,14 @@ def test_a_refusal_names_the_right_and_what_grants_it(
 
 def test_a_worker_of_a_service_is_told_what_to_run(server: Server) -> None:
     """By the error's own text, for that is what a service logs."""
-    store = Store(server.url("viewer"), "numbers", Settings(namespace=server.namespace))
-    with contextlib.closing(store), pytest.raises(StoreRefused) as refused:
-        store.check_deletes()
+    settings = Settings(namespace=server.namespace)
+    cache = SharedCache(server.url("viewer"), Source().dataset(), settings, present=False)
+    with contextlib.closing(cache), pytest.raises(StoreRefused) as refused:
+        cache.check_invalidates()
     assert "'del' command" in str(refused.value)
     assert "`kcg-cache acl` prints what each role's user needs" in str(refused.value)
-    assert store.lacking("viewer") == ()
-    assert "DEL guard" in store.lacking("operator")
+    assert cache.lacking("viewer") == ()
+    assert "DEL guard" in cache.lacking("operator")
 
 
 # --- what acl prints --------------------------------------------------------------------------------------------------

@@ -13,12 +13,17 @@ CODES = {"worker": "KCG-A01", "operator": "KCG-A02", "viewer": "KCG-A03", "watch
 def examine(told: Mapping[Command, bool | None], keys: Keys, wanted: Collection[str]) -> Iterator[Finding]:
     """Look at each role's rights; those of a role that is not `wanted` of this user are only told."""
     for role, code in CODES.items():
-        yield _judged(code, commands_of(role, keys), told, keys, ERROR if role in wanted else NOTE)
-    yield _judged("KCG-A04", presence_of(keys), told, keys, WARNING if "worker" in wanted else NOTE)
+        yield _judged(code, role, commands_of(role, keys), told, keys, ERROR if role in wanted else NOTE)
+    yield _judged("KCG-A04", "worker", presence_of(keys), told, keys, WARNING if "worker" in wanted else NOTE)
 
 
 def _judged(
-    code: str, commands: Sequence[Command], told: Mapping[Command, bool | None], keys: Keys, severity: Severity
+    code: str,
+    role: str,
+    commands: Sequence[Command],
+    told: Mapping[Command, bool | None],
+    keys: Keys,
+    severity: Severity,
 ) -> Finding:
     lacking = [command for command in commands if told.get(command) is False]
     unknown = [command for command in commands if told.get(command) is None]
@@ -28,7 +33,6 @@ def _judged(
         words = " ".join(dict.fromkeys(f"+{command[0].lower()}" for command in lacking))
         if severity is NOTE:
             return Finding(code, NOTE, f"this user may not (and need not, by --for): {names}{more}")
-        role = next((role for role, of_role in CODES.items() if of_role == code), "worker")
         mend = (
             f"ACL SETUSER … {words} ~{_pattern(keys)} (`kcg-cache acl {role}` prints all that it needs), then ACL SAVE "
             "or your users file"
