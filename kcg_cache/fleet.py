@@ -25,10 +25,9 @@ _DRIFT = 1.02
 _POLL = 0.15
 #: Events among which the one that filled the entry is looked for.
 SEARCHED = 64
-_READER = re.compile(rb"[0-9a-f]{16}")
-_RECORD = re.compile(
-    rb"([0-9]{1,15}|[1-8][0-9]{15})\|([A-Z]{1,20})\|([!-{}~]{0,64})\|([0-9]{0,16})\|([0-9]{1,16})\|(.*)", re.DOTALL
-)
+# Compiled when somebody looks at the fleet: a worker never does, and would pay for it at import.
+_READER = rb"[0-9a-f]{16}"
+_RECORD = rb"(?s)([0-9]{1,15}|[1-8][0-9]{15})\|([A-Z]{1,20})\|([!-{}~]{0,64})\|([0-9]{0,16})\|([0-9]{1,16})\|(.*)"
 _LONGEST_TEXT = 255
 _MANY = 2**53
 
@@ -283,8 +282,8 @@ def wait(
 
 def parsed(field: bytes, value: bytes) -> Reader | None:
     """Read what one reader told; None for what is none of ours."""
-    record = _RECORD.fullmatch(value)
-    if record is None or _READER.fullmatch(field) is None:
+    record = re.fullmatch(_RECORD, value)
+    if record is None or re.fullmatch(_READER, field) is None:
         return None
     seen_us, kind, digest, loaded_at, since, presence = record.groups()
     if kind not in _KINDS:

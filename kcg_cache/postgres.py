@@ -285,9 +285,9 @@ ERRORS: tuple[type[Exception], ...] = (psycopg2.Error,)
 #: Seconds that `connect` tries one address of a server for, unless the caller or the environment names others.
 CONNECT_TIMEOUT = 5
 #: A port for each host, or for all of them.
-_PORTS = re.compile(r"[0-9, ]*")
+_PORTS = r"[0-9, ]*"
 #: A URL with a bare '@' behind its first '/'.
-_IN_THE_DATABASE = re.compile(r"\w+://[^/?]*/[^?]*@")
+_IN_THE_DATABASE = r"\w+://[^/?]*/[^?]*@"
 
 
 @contextlib.contextmanager
@@ -308,8 +308,8 @@ def connect(dsn: str = "", **defaults: int | str) -> Iterator[Any]:
     if (
         given is None
         or "@" in given.get("host", "")[1:]
-        or _PORTS.fullmatch(given.get("port", "")) is None
-        or _IN_THE_DATABASE.match(dsn)
+        or re.fullmatch(_PORTS, given.get("port", "")) is None
+        or re.match(_IN_THE_DATABASE, dsn)
     ):
         raise ConfigurationError(
             "the connection string is none that libpq reads: give keyword=value pairs or postgresql://…, "

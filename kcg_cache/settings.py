@@ -21,7 +21,7 @@ PREFIX = "KCG_CACHE_"
 _TRUE, _FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off", ""})
 _DAY = 86_400.0
 #: What Kubernetes sets in every container beside a Service that is called kcg-cache.
-_KUBERNETES = re.compile(PREFIX + r"(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_.*)?)")
+_KUBERNETES = PREFIX + r"(SERVICE_(HOST|PORT(_.*)?)|PORT(_[0-9]+_.*)?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Settings:
             raise SettingsError(f"no setting is called {', '.join(map(repr, unknown))}; there are: {_names(names)}")
         values: dict[str, Any] = {}
         for variable, text in environ.items():
-            if not variable.startswith(PREFIX) or _KUBERNETES.fullmatch(variable):
+            if not variable.startswith(PREFIX) or re.fullmatch(_KUBERNETES, variable):
                 continue
             name = variable.removeprefix(PREFIX).lower()
             if name not in names:
